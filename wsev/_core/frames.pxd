@@ -51,5 +51,8 @@ cdef HeaderPart decode_header(const uint8_t* data, Py_ssize_t size, FrameHeader*
 cdef int encode_header(uint8_t* out, int first_byte, uint64_t size) noexcept
 cdef int encode_masked_header(uint8_t* out, int first_byte, uint64_t size, const uint8_t* masking_key) noexcept
 
-cpdef bytes encode_frame(int opcode, payload, *, bint fin=*, bint rsv1=*, masking_key=*)
-cpdef bytes mask(data, masking_key, Py_ssize_t offset=*)
+# Write size bytes of a payload, from src to dst (which may be the same, else do not overlap), masked or unmasked; offset is
+# src's in the payload.  Returns whether a byte written has its high bit set; if none has, they are ASCII.
+cdef bint unmask(
+    uint8_t* dst, const uint8_t* src, Py_ssize_t size, const uint8_t* masking_key, Py_ssize_t offset
+) noexcept

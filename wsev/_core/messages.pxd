@@ -29,7 +29,7 @@ cdef enum State:
 
 cdef extern from "utf8.h":
     ctypedef struct utf8_state:
-        pass
+        uint8_t missing
 
 
 # What has come of a header, frame or message that is not complete.  Made when needed, freed when everything is complete.
@@ -42,7 +42,7 @@ cdef struct Unfinished:
     utf8_state utf8             # of a text message: where its bytes stop inside a code point
     # The frame, while IN_PAYLOAD
     uint64_t remaining          # bytes of its payload that have not come
-    uint32_t position           # bytes of its payload that have come, modulo 4
+    uint64_t position           # bytes of its payload that have come
     uint8_t masking_key[4]
     uint8_t opcode
     bint fin
@@ -64,12 +64,12 @@ cdef class Limits:
 
 cdef class Parser:
     # The event just returned
-    cdef object payload                         # take_payload() hands it over
-    cdef object close_reason                    # str; of the peer's Close
+    cdef readonly object payload                # take_payload() hands it over
+    cdef readonly object close_reason           # str; of the peer's Close
     cdef readonly Violation violation
-    cdef unsigned short close_code              # of the peer's Close
+    cdef readonly unsigned short close_code     # of the peer's Close
 
-    cdef uint8_t _state                         # State
+    cdef uint8_t _state                         # State; changed by _set_state() only
     cdef uint8_t _message_opcode                # of the unfinished message, 0 if there is none
     cdef Limits limits
     cdef const uint8_t* _data                   # the bytes fed and not looked at: _data to _end, the caller's
@@ -88,3 +88,32 @@ cdef class Parser:
     cdef int received(self, Py_ssize_t size) except -1      # so many bytes were written there; then call next_event()
     cdef bint is_inside(self) noexcept          # an unfinished message, frame or header
     cdef uint64_t inside_size(self) noexcept    # bytes of it that have come
+
+    # A header
+    cdef int _next_frame(self) except -1
+    cdef HeaderPart _read_header(self, FrameHeader* header) except <HeaderPart> -1
+    cdef Violation _check(self, const FrameHeader* header, HeaderPart part) noexcept
+    # A frame that lies whole in the bytes fed
+    cdef int _whole_message(self, const FrameHeader* header) except -1
+    cdef int _whole_text(self, const uint8_t* data, Py_ssize_t size, const uint8_t* masking_key) except -1
+    cdef int _whole_control(self, const FrameHeader* header) except -1
+    # A message in fragments, and a frame in pieces
+    cdef int _begin_payload(self, const FrameHeader* header) except -1
+    cdef int _next_payload(self) except -1
+    cdef bint _take_in(self, uint8_t* dst, const uint8_t* src, Py_ssize_t size) noexcept
+    cdef int _finish_message(self) except -1
+    cdef object _decode_message(self)
+    cdef object _take_message(self)
+    # The memory of the unfinished
+    cdef Unfinished* _need_unfinished(self) except NULL
+    cdef Py_ssize_t _room(self) noexcept
+    cdef uint8_t* _message_end(self) noexcept
+    cdef int _grow(self, uint64_t come) except -1
+    cdef void _drop_unfinished(self) noexcept
+    # Events and ends
+    cdef int _control_event(self, int opcode, const uint8_t* payload, Py_ssize_t size) except -1
+    cdef int _close_event(self, const uint8_t* payload, Py_ssize_t size) except -1
+    cdef int _need_data(self) noexcept
+    cdef int _fail(self, Violation violation) noexcept
+    cdef void _stop(self) noexcept
+    cdef void _set_state(self, State state) noexcept

@@ -1,6 +1,6 @@
 """What RFC 6455 section 5 allows: pure functions of a header and of what came before it."""
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint64_t
 
 from wsev._core.frames cimport FrameHeader
 
