@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pytest
+import pytest_asyncio
 import uvloop
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as websockets_connect
@@ -210,31 +211,28 @@ def _guards(request: pytest.FixtureRequest, _error_records: list[logging.LogReco
 
 
 @pytest.fixture
-async def _loop_guards() -> AsyncIterator[None]:
+async def _loop_guards(_descriptor_guard: None) -> AsyncIterator[None]:
     loop = asyncio.get_running_loop()
     complaints: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda loop, context: complaints.append(context))
-    descriptors = _descriptors()
     yield
-    # A closed transport gives its descriptor back some turns of the loop later, and a done task leaves all_tasks() so.
-    # This waits for the turns that the loop itself has queued, and for nothing that takes time.
     for _ in range(TURNS):
-        if _left_behind(descriptors) == ([], []):
-            break
         await asyncio.sleep(0)
-    tasks, opened = _left_behind(descriptors)
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
     assert not complaints, f"the loop's exception handler was called: {complaints}"
     assert not tasks, f"tasks are left: {tasks}"
+
+
+TURNS = 10  # of the loop, not time: a closed transport calls connection_lost and gives its descriptor back some later
+
+
+@pytest_asyncio.fixture  # type: ignore[type-var]  # typed for coroutines alone; a generator waits for the loop just so
+def _descriptor_guard() -> Iterator[None]:
+    """Compares while the loop exists and stands still: uvloop opens a socket pair each time that it starts to run."""
+    before = _descriptors()
+    yield
+    opened = [target for number, target in _descriptors().items() if before.get(number) != target]
     assert not opened, f"descriptors are left: {opened}"
-
-
-TURNS = 50  # of the loop, for what has been closed to be gone; uvloop and TLS need fewer than ten
-
-
-def _left_behind(descriptors: Mapping[int, str]) -> tuple[list[asyncio.Task[Any]], list[str]]:
-    tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    opened = [target for number, target in _descriptors().items() if descriptors.get(number) != target]
-    return tasks, opened
 
 
 def _descriptors() -> dict[int, str]:
@@ -242,9 +240,11 @@ def _descriptors() -> dict[int, str]:
     found = {}
     for entry in Path("/proc/self/fd").iterdir() if sys.platform == "linux" else ():
         try:
-            found[int(entry.name)] = os.readlink(entry)
+            target = os.readlink(entry)
         except FileNotFoundError:
-            continue  # the directory's own
+            continue  # that of this very listing
+        if target != "/dev/null":  # libuv holds one in reserve from its first accept on
+            found[int(entry.name)] = target
     return found
 
 
