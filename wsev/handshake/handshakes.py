@@ -1,0 +1,105 @@
+"""Handshakes: what the opening handshakes of one server and loop share.
+
+It owns the clocks, the running callbacks, the log of refusals and the end of all of it when the server stops.  It does
+not know what a handshake does: that is opening.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from typing import Any
+from weakref import WeakSet
+
+from wsev.handshake.deadlines import Deadlines
+from wsev.handshake.host import Host
+from wsev.handshake.opening import OpeningHandshake, State
+from wsev.handshake.origin import OriginPolicy
+from wsev.handshake.response import Response
+from wsev.handshake.upgrade import FOREIGN_ORIGIN
+
+__all__ = ["Handshakes"]
+
+logger = logging.getLogger("wsev.handshake")
+
+# How long what a refused peer still sends is read and dropped, so that the answer survives (RFC 9112 section 9.6): a
+# close with unread bytes makes the kernel send RST, which deletes the answer at the peer.  A second: a slow round trip.
+LINGER_TIMEOUT = 1.0
+
+# How often one kind of refusal is logged at most: peers can cause them at will.
+LOG_INTERVAL = 1.0
+
+
+class Handshakes:
+    """What the opening handshakes of one server and loop share; called, it makes one, as a protocol factory does.
+
+    Attributes:
+        open: those that hold a connection now, refused ones too until TCP has ended.
+        handed_over: the transports of requests that were given to ``http=``, as long as they live.
+        refused: how many requests were answered with each status.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.policy = OriginPolicy(host.options.origins)
+        self.open: set[OpeningHandshake] = set()
+        self.handed_over: WeakSet[asyncio.Transport] = WeakSet()
+        self.refused: Counter[int] = Counter()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._last_logged: dict[int, float] = {}
+        options, loop = host.options, host.loop
+        self.deadlines: dict[State, Deadlines[OpeningHandshake]] = {
+            State.READING: Deadlines(loop, options.handshake_timeout, OpeningHandshake.time_out),
+            State.DECIDING: Deadlines(loop, options.upgrade_timeout, OpeningHandshake.time_out),
+            State.ANSWERING: Deadlines(loop, options.write_timeout, OpeningHandshake.time_out),
+            State.LINGERING: Deadlines(loop, LINGER_TIMEOUT, OpeningHandshake.time_out),
+            State.CLOSING: Deadlines(loop, options.close_timeout, OpeningHandshake.time_out),
+        }
+
+    def __call__(self) -> OpeningHandshake:
+        return OpeningHandshake(self)
+
+    async def stop(self, timeout: float | None) -> None:
+        """Answer every request that has begun with 503, end all connections, and wait for the callbacks that run.
+
+        Those that still run after ``timeout`` seconds are cancelled.  Call it when nothing is accepted any more.
+        """
+        for handshake in list(self.open):
+            handshake.stop()
+        # What http= serves is ended its own way, if it has one: aiohttp's server and wsev.asgi do.
+        shutdown = getattr(self.host.http, "shutdown", None)
+        waiting: set[asyncio.Task[Any]] = set(self.tasks)
+        if self.handed_over and shutdown is not None:
+            waiting.add(self.host.loop.create_task(shutdown(timeout)))
+        if waiting:
+            _, late = await asyncio.wait(waiting, timeout=timeout)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+        for transport in list(self.handed_over):
+            transport.abort()
+
+    def close(self) -> None:
+        """End at once what ``stop`` left."""
+        for handshake in list(self.open):
+            handshake.end()
+        for deadlines in self.deadlines.values():
+            deadlines.close()
+
+    def log_refusal(self, response: Response, handshake: OpeningHandshake) -> None:
+        """Count a refusal, and log it: each status at most once in LOG_INTERVAL."""
+        status = response.status
+        self.refused[status] += 1
+        now = self.host.loop.time()
+        if now - self._last_logged.get(status, -LOG_INTERVAL) < LOG_INTERVAL:
+            return
+        self._last_logged[status] = now
+        reason = response.body.decode("utf-8", "replace").strip("\n")
+        if response is FOREIGN_ORIGIN:
+            reason += (
+                " Allow them with the option origins=('https://their.example',), or let the proxy in between pass on "
+                "Host as it came."
+            )
+        logger.info("%s: refused with %d: %s", handshake.remote_address, status, reason)
