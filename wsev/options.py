@@ -135,9 +135,7 @@ def _check_subprotocols(value: Any) -> tuple[str, ...]:
     names = tuple(value)
     for name in names:
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
-            raise ValueError(
-                f"{name!r} is no name of a subprotocol: use letters, digits and !#$%&'*+-.^_`|~ (RFC 6455)"
-            )
+            raise ValueError(f"{name!r} is no token (RFC 9110 section 5.6.2): use letters, digits, '-', '.' and '_'")
     if len(set(names)) != len(names):
         raise ValueError("names a subprotocol twice; each must be distinct")
     return names

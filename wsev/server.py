@@ -1,0 +1,423 @@
+"""Server: callbacks and options in, and its life: run, listen, start, stop.
+
+Owns the order of a start and a stop, and what a user may ask of a server.  What runs in between is serving.py, a
+process is workers/; no protocol rule is here.
+
+Invariant: there is a Serving exactly while the server is not idle, and a start that fails leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from enum import Enum
+from typing import Any, Generic, Literal, Self, Unpack
+
+from wsev._core.connection import Connection
+from wsev.close import CloseCode, check_close
+from wsev.errors import OptionError, WsevError
+from wsev.handler import PARAMETERS, CallbackRegistry, Decorator, Handler, S
+from wsev.handshake.request import Request
+from wsev.options import Listening, ListeningDict, Options, OptionsDict
+from wsev.serving import Connections, Endpoint, Routes, Serving, Stats
+from wsev.topics import Message
+from wsev.workers import worker
+from wsev.workers.sockets import open_sockets
+
+__all__ = ["Lifecycle", "Route", "Server"]
+
+Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
+
+OF_MESSAGES = ("on_message", "on_text", "on_binary")
+
+
+class Lifecycle(Enum):
+    """What a server is doing."""
+
+    IDLE = "idle"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+
+
+_NEXT = {
+    Lifecycle.IDLE: (Lifecycle.STARTING,),
+    Lifecycle.STARTING: (Lifecycle.RUNNING, Lifecycle.IDLE),
+    Lifecycle.RUNNING: (Lifecycle.STOPPING,),
+    Lifecycle.STOPPING: (Lifecycle.IDLE,),
+}
+
+
+class Route(CallbackRegistry[S], Generic[S]):
+    """Callbacks of their own for the connections of one path; made by ``Server.route``.
+
+    Attributes:
+        path: as it was given.
+    """
+
+    def __init__(self, server: Server[S], path: str, handler: Handler[S] | None) -> None:
+        self.path = path
+        self._server = server
+        super().__init__(handler)
+
+    def _is_sealed(self) -> bool:
+        return self._server._is_sealed()
+
+    def __repr__(self) -> str:
+        return f"<Route {self.path}>"
+
+
+class Server(CallbackRegistry[S], Generic[S]):
+    """A WebSocket server: callbacks, options, and where it listens.
+
+    ``S`` is the type of ``Connection.state``.  Callbacks are given by decorators or as a ``Handler``.
+
+    Args:
+        handler: an instance of a subclass of ``Handler``.
+        http: makes an asyncio protocol for each request that is no upgrade, such as aiohttp's ``AppRunner(app).server``
+            or ``wsev.asgi(app)``; without it ``on_request`` answers those.
+        lifespan: an async context manager function, called with the server.  Entered before the first connection is
+            accepted, left after the last ``on_disconnect``; what it yields is ``Server.state``.
+        options: as in ``wsev.options.Options``.
+
+    Raises:
+        OptionError: an option or a callback that cannot be used; it names what to do.
+    """
+
+    _names = tuple(PARAMETERS)
+
+    def __init__(
+        self,
+        handler: Handler[S] | None = None,
+        /,
+        *,
+        http: Callable[[], asyncio.BaseProtocol] | None = None,
+        lifespan: Lifespan | None = None,
+        **options: Unpack[OptionsDict],
+    ) -> None:
+        self._options = Options.of(**options)
+        self._http = _check_http(http)
+        self._lifespan = _check_lifespan(lifespan)
+        self._routes: dict[str, Route[S]] = {}
+        self._lifecycle = Lifecycle.IDLE
+        self._serving: Serving[S] | None = None
+        self._last_stats: Stats | None = None  # of the last run
+        self._entered: AbstractAsyncContextManager[Any] | None = None  # the lifespan's
+        self._stopping: asyncio.Task[None] | None = None
+        self._state: Any = None
+        super().__init__(handler)
+
+    # Callbacks.
+
+    def _is_sealed(self) -> bool:
+        return self._lifecycle is not Lifecycle.IDLE
+
+    @property
+    def on_request(self) -> Decorator[[Request]]:
+        """Register what is called as ``on_request(request)`` for a plain GET or HEAD and returns a ``Response``."""
+        return Decorator(self, "on_request")
+
+    @property
+    def on_error(self) -> Decorator[[WsevError | OSError, bool]]:
+        """Register what is called as ``on_error(error, is_fatal)`` when something of ours failed; it was logged."""
+        return Decorator(self, "on_error")
+
+    def route(self, path: str, handler: Handler[S] | None = None) -> Route[S]:
+        """Add callbacks for one path, or for all paths below it.
+
+        The longest path that fits wins.  With routes, other paths are the server's own callbacks' if it has message
+        callbacks; else they are answered with 404.
+
+        Args:
+            path: exact, decoded, such as ``/chat``; or a prefix if it ends in ``/*``, such as ``/rooms/*``.
+            handler: an instance of a subclass of ``Handler``; callbacks may also be registered on what is returned.
+
+        Raises:
+            OptionError: a path that is no path or has been given, a callback that cannot be used, or the server is
+                started.
+        """
+        _check_path(path)
+        if path in self._routes:
+            raise OptionError("path", path, "there is a route for it already; register its callbacks there")
+        if self._is_sealed():
+            raise OptionError("path", path, "the server is started; add routes before run, listen or start")
+        route = self._routes[path] = Route(self, path, handler)
+        return route
+
+    def _make_routes(self) -> Routes:
+        def endpoint(of: CallbackRegistry[S]) -> Endpoint:
+            return Endpoint(of._make_callbacks(), of._registered.get("on_upgrade"))
+
+        takes_rest = not self._routes or any(name in self._registered for name in OF_MESSAGES)
+        endpoints = {path: endpoint(route) for path, route in self._routes.items()}
+        return Routes(endpoints, endpoint(self) if takes_rest else None)
+
+    # Life.
+
+    def run(self, port: int = 8000, *, workers: int | Literal["auto"] = 1, **listening: Unpack[ListeningDict]) -> None:
+        """Serve until SIGINT or SIGTERM; for a program of its own.
+
+        Those stop it gracefully, as ``stop`` does, and it returns; a second one ends the process at once.  The loop is
+        uvloop's where that is installed.
+
+        Args:
+            port: the TCP port; 0 is one that is free.
+            workers: the number of processes; this version has one.
+            listening: as for ``start``.
+
+        Raises:
+            OptionError: an argument that cannot be used.
+            OSError: the port or path is in use, or not ours to use.
+            RuntimeError: a loop runs in this thread; use ``listen`` there.
+        """
+        if workers != 1 or isinstance(workers, bool):
+            raise OptionError("workers", workers, "this version of wsev runs one worker process; leave it out")
+        place = Listening.of(port, **listening)
+        if asyncio._get_running_loop() is not None:
+            raise RuntimeError("a loop runs already: use `async with server.listen(...):` or `await server.start(...)`")
+        worker.run(_Run(self, place))
+
+    @asynccontextmanager
+    async def listen(self, port: int = 8000, **listening: Unpack[ListeningDict]) -> AsyncIterator[Self]:
+        """Serve while an ``async with`` block runs, in the loop that runs already; arguments as for ``start``."""
+        await self.start(port, **listening)
+        try:
+            yield self
+        finally:
+            await self.stop()
+
+    async def start(self, port: int = 8000, **listening: Unpack[ListeningDict]) -> None:
+        """Begin to serve in the running loop.  No signal handlers are set.
+
+        Args:
+            port: the TCP port; 0 is one that is free.  Not used with ``unix``, ``sock`` or ``fd``.
+            listening: ``host="127.0.0.1"``, one or several; ``unix``, the path of a Unix socket, and ``unix_mode``, its
+                permissions; ``sock`` or ``fd``, a bound socket, which is closed by ``stop``; ``ssl``, an
+                ``ssl.SSLContext`` or a pair of files (certificate chain, key); ``backlog=4096``; ``reuse_port=False``.
+
+        Raises:
+            OptionError: an argument that cannot be used.
+            OSError: the port or path is in use, or not ours to use.
+            RuntimeError: the server is started already.
+        """
+        await self._start(Listening.of(port, **listening), None)
+
+    async def _start(self, place: Listening, on_exit: Callable[[BaseException], None] | None) -> None:
+        if self._lifecycle is not Lifecycle.IDLE:
+            raise RuntimeError(f"the server is {self._lifecycle.value}: call stop() before it is started again")
+        self._set_lifecycle(Lifecycle.STARTING)
+        sockets = []
+        try:
+            sockets = open_sockets(place)
+            self._serving = Serving(
+                self._options,
+                asyncio.get_running_loop(),
+                self._make_routes(),
+                on_request=self._registered.get("on_request"),
+                on_error=self._registered.get("on_error"),
+                http=self._http,
+                on_exit=on_exit,
+            )
+            if self._lifespan is not None:
+                entered = self._lifespan(self)
+                self._state = await entered.__aenter__()
+                self._entered = entered
+            await self._serving.start(sockets, place.ssl, place.backlog)
+        except BaseException as error:
+            for each in sockets:
+                each.close()
+            await self._end(error)
+            raise
+        self._set_lifecycle(Lifecycle.RUNNING)
+
+    async def stop(self, code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
+        """Stop: accept nothing more, close every connection, and wait for every ``on_disconnect``.
+
+        What still runs after ``stop_timeout`` seconds is cancelled.  A second call waits for the first; without a start
+        there is nothing to do.  A callback that awaits it would wait for its own end: it makes a task of it instead.
+
+        Args:
+            code: the close code that the peers get.
+            reason: its reason, at most 123 bytes of UTF-8.
+
+        Raises:
+            ValueError: a code that may not be sent, or a reason that is too long.
+            RuntimeError: ``start`` has not returned yet.
+        """
+        check_close(code, reason)
+        if self._lifecycle is Lifecycle.STARTING:
+            raise RuntimeError("the server is starting: await start() before stop()")
+        if self._lifecycle is Lifecycle.RUNNING:
+            self._set_lifecycle(Lifecycle.STOPPING)
+            self._stopping = asyncio.ensure_future(self._stop(code, reason))
+        if self._stopping is not None:
+            await asyncio.shield(self._stopping)  # a caller that is cancelled leaves no half-stopped server
+
+    async def _stop(self, code: int, reason: str) -> None:
+        assert self._serving is not None
+        error: BaseException | None = None
+        try:
+            await self._serving.stop(code, reason)
+        except BaseException as failure:
+            error = failure
+            raise
+        finally:
+            await self._end(error)
+
+    async def _end(self, error: BaseException | None) -> None:
+        """Leave the lifespan, and be idle again."""
+        entered, self._entered = self._entered, None
+        try:
+            if entered is not None:
+                await entered.__aexit__(type(error) if error else None, error, error.__traceback__ if error else None)
+        finally:
+            if self._serving is not None:
+                self._last_stats = self._serving.stats()
+            self._serving = self._state = self._stopping = None
+            self._set_lifecycle(Lifecycle.IDLE)
+
+    def _set_lifecycle(self, lifecycle: Lifecycle) -> None:
+        assert lifecycle in _NEXT[self._lifecycle], f"{self._lifecycle} -> {lifecycle}"
+        self._lifecycle = lifecycle
+
+    # What it is asked.
+
+    @property
+    def addresses(self) -> Sequence[tuple[str, int] | str]:
+        """Where it listens: (host, port) of each TCP socket, the path of a Unix one; empty while it does not."""
+        return self._serving.addresses if self._serving is not None else ()
+
+    @property
+    def port(self) -> int | None:
+        """The TCP port that it listens on; None while it does not, and for Unix sockets."""
+        return next((address[1] for address in self.addresses if isinstance(address, tuple)), None)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that it runs in.
+
+        Raises:
+            RuntimeError: it is not started.
+        """
+        if self._serving is None:
+            raise RuntimeError("the server is not started, so it has no loop")
+        return self._serving.loop
+
+    @property
+    def worker_id(self) -> int:
+        """The number of this worker, from 0 on."""
+        return 0
+
+    @property
+    def connections(self) -> Collection[Connection[S]]:
+        """The open connections of this worker; a loop over them goes through those that were open when it began."""
+        return self._serving.connections if self._serving is not None else Connections[S]()
+
+    @property
+    def state(self) -> Any:
+        """What ``lifespan`` yielded; None without one."""
+        return self._state
+
+    def publish(self, topic: str, message: Message, *, text: bool = False) -> int:
+        """Send a message to every subscriber of a topic, encoding it once.
+
+        Args:
+            topic: 1 to 255 bytes of UTF-8.
+            message: str goes out as text, bytes as binary.
+            text: bytes that are UTF-8 go out as text.
+
+        Returns:
+            How many connections of this worker took it; 0 if the server is not started.
+
+        Raises:
+            TypeError: the topic is no str, or the message neither str nor bytes-like.
+            ValueError: the topic is too long or empty, or the message cannot be sent as text.
+        """
+        serving = self._serving
+        if serving is None:
+            return 0
+        serving.check_thread()
+        return serving.publish(topic, message, text)
+
+    def broadcast(self, message: Message, *, text: bool = False) -> int:
+        """Send a message to every open connection of this worker, encoding it once; arguments as for ``publish``."""
+        serving = self._serving
+        if serving is None:
+            return 0
+        serving.check_thread()
+        return serving.broadcast(message, text)
+
+    def stats(self) -> Stats:
+        """What was counted since the start; after a stop, what had been counted until then.
+
+        Raises:
+            RuntimeError: it was never started.
+        """
+        if self._serving is not None:
+            self._serving.check_thread()
+            return self._serving.stats()
+        if self._last_stats is None:
+            raise RuntimeError("the server was never started, so it has counted nothing")
+        return self._last_stats
+
+    def __repr__(self) -> str:
+        places = "".join(f" {_place(address)}" for address in self.addresses)
+        return f"<Server {self._lifecycle.name}{places}, {len(self.connections)} connections>"
+
+
+class _Run:
+    """A server and its place, as the service of a worker."""
+
+    def __init__(self, server: Server[Any], place: Listening) -> None:
+        self._server = server
+        self._place = place
+
+    @property
+    def description(self) -> str:
+        scheme = "ws" if self._place.ssl is None else "wss"
+        return ", ".join(
+            f"unix:{address}" if isinstance(address, str) else f"{scheme}://{_place(address)}"
+            for address in self._server.addresses
+        )
+
+    async def start(self, end: Callable[[BaseException | None], None]) -> None:
+        await self._server._start(self._place, end)
+
+    async def stop(self) -> None:
+        await self._server.stop()
+
+
+def _place(address: tuple[str, int] | str) -> str:
+    if isinstance(address, str):
+        return address
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _check_http(http: Any) -> Any:
+    if http is not None and not callable(http):
+        raise OptionError("http", http, "must be a factory of asyncio protocols, such as wsev.asgi(app)")
+    return http
+
+
+def _check_lifespan(lifespan: Any) -> Any:
+    if lifespan is None:
+        return None
+    if inspect.isasyncgenfunction(lifespan) or inspect.isgeneratorfunction(lifespan) or not callable(lifespan):
+        raise OptionError("lifespan", lifespan, "must be decorated with contextlib.asynccontextmanager")
+    try:
+        inspect.signature(lifespan).bind(None)
+    except TypeError:
+        raise OptionError("lifespan", lifespan, "is called with the server: give it one parameter") from None
+    return lifespan
+
+
+def _check_path(path: Any) -> None:
+    if not isinstance(path, str) or not path.startswith("/"):
+        raise OptionError("path", path, "must be a str that begins with a slash, such as '/chat'")
+    if "?" in path or "#" in path:
+        raise OptionError("path", path, "must be a path only; look at conn.request.query for what comes behind it")
+    if "{" in path or "*" in path.removesuffix("/*"):
+        raise OptionError("path", path, "takes no parameters; use a prefix such as '/rooms/*' and conn.request.path")

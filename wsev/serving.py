@@ -1,0 +1,413 @@
+"""Serving: one run of a server, from its start to its stop, in one loop.
+
+Owns what there is only while a server runs: its listening sockets, who is admitted, its connections and topics, its
+counters.  It is the Host of the opening handshakes and the ServerHooks of the core, so that neither knows Server.
+Callbacks come in as they are; no protocol rule lives here.
+
+Invariants: nothing is accepted before start() nor after stop() has begun; when stop() has returned, no connection and
+no task of this run is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import ssl as tls
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic
+
+from wsev._core.connection import Connection
+from wsev._core.dispatch import Callbacks
+from wsev._core.loop import LoopState, ServerState
+from wsev._core.writer import deliver, encode_message
+from wsev.errors import CallbackError, WsevError
+from wsev.handler import OnError, OnRequest, OnUpgrade, S
+from wsev.handshake.opening import Handshakes, OpeningHandshake, RouteLike
+from wsev.handshake.request import Request
+from wsev.handshake.response import Accept, Response
+from wsev.options import Options
+from wsev.topics import Message, Topics
+from wsev.workers.sockets import ListeningSocket, open_files_limit
+
+__all__ = ["Connections", "Endpoint", "Routes", "Serving", "Stats"]
+
+logger = logging.getLogger("wsev.connection")
+
+SPARE_FILES = 100  # descriptors that connections leave to the rest of the program; a log, a database, a few pipes
+CANCEL_TIMEOUT = 1.0  # seconds for what was cancelled at the end of stop_timeout to end: finally blocks, no more work
+
+NO_ROOM = Response(503, "The server has no room for another connection.\n", {"Retry-After": "5"})
+STOPPING = Response(503, "The server is stopping.\n", {"Retry-After": "5"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stats:
+    """What a server has counted since its start; sizes in bytes."""
+
+    connections: int
+    """Open now."""
+    handshakes: Mapping[int, int]
+    """Requests for upgrade by the HTTP status that answered them; 101 are the accepted ones."""
+    messages_in: int
+    messages_out: int
+    bytes_in: int
+    bytes_out: int
+    pings_in: int
+    pongs_in: int
+    unsent: int
+    """Taken and not yet given to the kernel, of all connections."""
+    dropped: int
+    """Messages that ``slow_consumer="drop"`` refused."""
+    closes: Mapping[int, int]
+    """Connections that ended, by ``Connection.close_code``."""
+    limits: Mapping[str, int]
+    """How often each limit was passed, by the option's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What a path leads to."""
+
+    callbacks: Callbacks
+    on_upgrade: OnUpgrade | None
+
+
+class Routes:
+    """Paths and what they lead to: exact ones, prefixes, and what takes the others."""
+
+    def __init__(self, endpoints: Mapping[str, Endpoint], default: Endpoint | None) -> None:
+        self._exact = {path: endpoint for path, endpoint in endpoints.items() if not path.endswith("/*")}
+        prefixes = [(path[:-1], endpoint) for path, endpoint in endpoints.items() if path.endswith("/*")]
+        self._prefixes = sorted(prefixes, key=lambda each: -len(each[0]))  # the longest wins
+        self._default = default
+
+    def find(self, path: str) -> Endpoint | None:
+        """The endpoint of a path; None: nothing is there."""
+        endpoint = self._exact.get(path)
+        if endpoint is not None:
+            return endpoint
+        return next((endpoint for prefix, endpoint in self._prefixes if path.startswith(prefix)), self._default)
+
+
+class Connections(Collection[Connection[S]], Generic[S]):
+    """The open connections of a worker: a live view with ``len``, ``in`` and iteration.
+
+    An iteration goes through those that were open when it began, so the loop's body may await.
+    """
+
+    __slots__ = ("_members",)
+
+    def __init__(self, members: Collection[Connection[S]] = ()) -> None:
+        self._members = members
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __contains__(self, connection: object) -> bool:
+        return connection in self._members
+
+    def __iter__(self) -> Iterator[Connection[S]]:
+        return iter(tuple(self._members))
+
+    def __repr__(self) -> str:
+        return f"<Connections {len(self)}>"
+
+
+class Serving(Generic[S]):
+    """One run of a server.
+
+    Args:
+        on_exit: is given the KeyboardInterrupt or SystemExit of a callback; None: that is raised out of the loop.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        loop: asyncio.AbstractEventLoop,
+        routes: Routes,
+        *,
+        on_request: OnRequest | None,
+        on_error: OnError | None,
+        http: Callable[[], asyncio.BaseProtocol] | None,
+        on_exit: Callable[[BaseException], None] | None,
+    ) -> None:
+        self.options = options
+        self.loop = loop
+        self.on_request = on_request
+        self.http = http
+        self._routes = routes
+        self._on_error = on_error
+        self._on_exit = on_exit
+        self._core = ServerState(LoopState.of(loop), self, options)
+        self._topics = Topics(options.max_subscriptions)
+        self._handshakes = Handshakes(self)
+        self.connections: Connections[S] = Connections(self._core.connections)
+        self._debug_thread = threading.get_ident() if loop.get_debug() else None
+
+        self._sockets: list[ListeningSocket] = []
+        self._servers: list[asyncio.AbstractServer] = []
+        self._is_stopping = False
+        self._gone: asyncio.Future[None] | None = None  # while a stop waits for the last connection
+        self._tasks: set[asyncio.Task[None]] = set()  # of an async on_error
+
+        self._max_connections = _max_connections(options)
+        self._admitted = 0  # handshakes
+        self._accepted = 0
+        self._limits: Counter[str] = Counter()
+        # Who is counted for which address; empty unless max_connections_per_address is set.
+        self._address_of: dict[OpeningHandshake | Connection[S], str] = {}
+        self._per_address: Counter[str] = Counter()
+
+    # Listening.
+
+    @property
+    def addresses(self) -> tuple[tuple[str, int] | str, ...]:
+        """Where it listens."""
+        return tuple(each.address for each in self._sockets)
+
+    async def start(self, sockets: Iterable[ListeningSocket], ssl: tls.SSLContext | None, backlog: int) -> None:
+        """Take over the sockets, and accept."""
+        self._sockets = list(sockets)
+        given: dict[str, Any] = {"ssl": ssl, "backlog": backlog, "start_serving": False}
+        if ssl is not None:
+            given["ssl_handshake_timeout"] = self.options.handshake_timeout
+            given["ssl_shutdown_timeout"] = self.options.close_timeout
+        for each in self._sockets:
+            create = self.loop.create_unix_server if each.is_unix else self.loop.create_server
+            self._servers.append(await create(self._handshakes, sock=each.sock, **given))
+        for server in self._servers:
+            await server.start_serving()
+
+    def _stop_listening(self) -> None:
+        for server in self._servers:
+            server.close()
+        for each in self._sockets:
+            each.close()
+        self._servers.clear()
+        self._sockets.clear()
+
+    # The end.
+
+    async def stop(self, code: int, reason: str) -> None:
+        """Accept no more, close all connections, and wait for their on_disconnect; cancel what runs too long."""
+        timeout = self.options.stop_timeout
+        self._is_stopping = True
+        self._stop_listening()
+        handshakes = asyncio.ensure_future(self._handshakes.stop(timeout))
+        for connection in self.connections:
+            connection.close(code, reason)
+        if not await self._wait_for_connections(timeout):
+            await self._cancel_connections()
+        await handshakes
+        self._handshakes.close()
+        await self._wait_for_tasks(timeout)
+
+    async def _wait_for_connections(self, timeout: float | None) -> bool:
+        """Wait until every connection's on_disconnect has ended; False if that took longer than ``timeout``."""
+        if self.connections:
+            self._gone = self.loop.create_future()
+            await asyncio.wait((self._gone,), timeout=timeout)
+            self._gone = None
+        return not self.connections
+
+    async def _cancel_connections(self) -> None:
+        for connection in self.connections:
+            connection._cancel()
+        # A callback that was cancelled is followed by an on_disconnect, which may hang too: it is cancelled as well.
+        if not await self._wait_for_connections(CANCEL_TIMEOUT):
+            for connection in self.connections:
+                connection._cancel()
+            if not await self._wait_for_connections(CANCEL_TIMEOUT):
+                logger.error("stop: callbacks of %d connections do not end, though cancelled", len(self.connections))
+
+    async def _wait_for_tasks(self, timeout: float | None) -> None:
+        tasks = set(self._tasks)
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=timeout)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=CANCEL_TIMEOUT)
+
+    # Host: what the opening handshakes ask.
+
+    def admit(self, handshake: OpeningHandshake) -> Response | None:
+        """Let a new connection begin its handshake, or refuse it."""
+        if self._is_stopping:
+            return STOPPING
+        options = self.options
+        # What http= serves has descriptors as well, and they are what max_connections is about.
+        taken = self._admitted + len(self._core.connections) + len(self._handshakes.handed_over)
+        if self._max_connections is not None and taken >= self._max_connections:
+            return self._refuse("max_connections")
+        if options.max_handshakes is not None and self._admitted >= options.max_handshakes:
+            return self._refuse("max_handshakes")
+        address = handshake.remote_address
+        if options.max_connections_per_address is not None and isinstance(address, tuple):
+            if self._per_address[address[0]] >= options.max_connections_per_address:
+                return self._refuse("max_connections_per_address")
+            self._count_address(handshake, address[0])
+        self._admitted += 1
+        return None
+
+    def _refuse(self, limit: str) -> Response:
+        self._limits[limit] += 1
+        return NO_ROOM
+
+    def leave(self, handshake: OpeningHandshake) -> None:
+        """A handshake that was admitted is over."""
+        self._admitted -= 1
+        self._forget_address(handshake)
+
+    def _count_address(self, who: OpeningHandshake | Connection[S], host: str) -> None:
+        self._address_of[who] = host
+        self._per_address[host] += 1
+
+    def _forget_address(self, who: OpeningHandshake | Connection[S]) -> None:
+        host = self._address_of.pop(who, None)
+        if host is not None:
+            self._per_address[host] -= 1
+            if not self._per_address[host]:
+                del self._per_address[host]
+
+    def find_route(self, path: str) -> Endpoint | None:
+        """What a path leads to."""
+        return self._routes.find(path)
+
+    def open(
+        self,
+        transport: asyncio.Transport,
+        request: Request,
+        route: RouteLike,
+        accept: Accept,
+        subprotocol: str | None,
+        response: bytes,
+        rest: bytes,
+    ) -> None:
+        """Make a connection of an accepted request."""
+        self._accepted += 1
+        connection: Connection[S] = Connection(
+            self._core, route.callbacks, transport, request, subprotocol, accept.state
+        )
+        transport.set_protocol(connection)
+        connection.open(response, rest)
+
+    # ServerHooks: what the core calls.
+
+    def opened(self, connection: Connection[S]) -> None:
+        """A connection is registered; its on_connect comes next."""
+        address = connection.remote_address
+        if self.options.max_connections_per_address is not None and isinstance(address, tuple):
+            self._count_address(connection, address[0])
+
+    def closed(self, connection: Connection[S]) -> None:
+        """A connection's on_disconnect has ended."""
+        self._topics.forget(connection)
+        self._forget_address(connection)
+        if self._gone is not None and not self.connections and not self._gone.done():
+            self._gone.set_result(None)
+
+    def callback_failed(self, error: CallbackError) -> None:
+        """Log what a callback raised, and give it to on_error."""
+        logger.error("%s", error, exc_info=error.__cause__ or error)
+        # A callback's failure in its turn would have no end.
+        if error.callback not in ("on_error", "on_disconnect"):
+            self._report(error)
+
+    def exit(self, error: BaseException) -> None:
+        """A callback raised KeyboardInterrupt or SystemExit: stop the server, or the loop that is not ours."""
+        if self._on_exit is not None:
+            self._on_exit(error)
+        else:
+            self.loop.call_soon(_raise, error)
+
+    def subscribe(self, connection: Connection[S], topic: str) -> bool:
+        """``Connection.subscribe``."""
+        return self._topics.subscribe(connection, topic)
+
+    def unsubscribe(self, connection: Connection[S], topic: str) -> bool:
+        """``Connection.unsubscribe``."""
+        return self._topics.unsubscribe(connection, topic)
+
+    def topics_of(self, connection: Connection[S]) -> frozenset[str]:
+        """``Connection.topics``."""
+        return self._topics.topics_of(connection)
+
+    def publish(self, topic: str, message: Message, text: bool, exclude: Connection[S] | None = None) -> int:
+        """``Connection.publish`` and ``Server.publish``."""
+        return self._topics.publish(topic, message, text, exclude)
+
+    # The rest of Server's work.
+
+    def broadcast(self, message: Message, text: bool) -> int:
+        """``Server.broadcast``."""
+        return deliver(self._core.connections, encode_message(message, text))
+
+    def check_thread(self) -> None:
+        """In asyncio's debug mode, refuse a call from another thread, as ``loop.call_soon`` does."""
+        if self._debug_thread is not None and self._debug_thread != threading.get_ident():
+            raise RuntimeError(
+                "called from another thread than the loop's: use server.loop.call_soon_threadsafe(server.publish, ...)"
+            )
+
+    def stats(self) -> Stats:
+        """``Server.stats``."""
+        core = self._core
+        return Stats(
+            connections=len(core.connections),
+            handshakes={101: self._accepted, **self._handshakes.refused},
+            messages_in=core.messages_in,
+            messages_out=core.messages_out,
+            bytes_in=core.bytes_in,
+            bytes_out=core.bytes_out,
+            pings_in=core.pings_in,
+            pongs_in=core.pongs_in,
+            unsent=core.unsent,
+            dropped=core.dropped,
+            closes=dict(core.closes),
+            limits=dict(self._limits + Counter(core.limits_passed)),
+        )
+
+    def _report(self, error: WsevError | OSError) -> None:
+        """Call on_error.  What it raises is logged: there is nobody else to tell."""
+        if self._on_error is None:
+            return
+        try:
+            result = self._on_error(error, False)
+        except Exception as failure:
+            self._on_error_raised(failure)
+        except (KeyboardInterrupt, SystemExit) as wish:
+            self.exit(wish)
+        else:
+            if inspect.isawaitable(result):
+                task = asyncio.ensure_future(self._await_on_error(result))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _await_on_error(self, awaitable: Awaitable[object]) -> None:
+        try:
+            await awaitable
+        except Exception as failure:
+            self._on_error_raised(failure)
+        except (KeyboardInterrupt, SystemExit) as wish:
+            self.exit(wish)
+
+    def _on_error_raised(self, failure: Exception) -> None:
+        error = CallbackError("on_error")
+        error.__cause__ = failure
+        self.callback_failed(error)
+
+
+def _max_connections(options: Options) -> int | None:
+    if options.max_connections != "auto":
+        return options.max_connections
+    limit = open_files_limit()
+    return None if limit is None else max(1, limit - SPARE_FILES)
+
+
+def _raise(error: BaseException) -> None:
+    raise error

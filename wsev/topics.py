@@ -1,0 +1,114 @@
+"""Topics of one worker: which of its connections subscribed to what, and publishing to them.
+
+Knows no broker and no other worker.  Topics are opaque strings; none exists before its first subscriber, nor after its
+last.
+
+Invariants: a connection stands in a topic's set exactly if the topic stands in the connection's; no set is empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from wsev._core.writer import deliver, encode_message
+
+if TYPE_CHECKING:
+    from wsev._core.connection import Connection
+
+__all__ = ["Topics", "broadcast"]
+
+Message = str | bytes | bytearray | memoryview
+
+MAX_TOPIC_SIZE = 255  # bytes of UTF-8; ours: what one length byte holds on the links between workers
+
+
+def broadcast(connections: Iterable[Connection[Any]], message: Message, *, text: bool = False) -> int:
+    """Send one message to each of some connections, encoding it once.
+
+    Nothing that is called by it changes ``connections``: callbacks run later, from the loop.
+
+    Args:
+        connections: any collection of open or ended ones; those that have ended are passed over.
+        message: str goes out as text, bytes as binary.
+        text: bytes that are UTF-8 go out as text.
+
+    Returns:
+        How many connections took it.
+
+    Raises:
+        TypeError: ``message`` is neither str nor bytes-like.
+        UnicodeError: it is a str with a lone surrogate, or, with ``text``, not UTF-8.
+    """
+    return deliver(connections, encode_message(message, text))
+
+
+class Topics:
+    """The subscriptions of the connections of one worker.
+
+    Args:
+        max_subscriptions: the most topics of one connection; None: no limit.
+    """
+
+    def __init__(self, max_subscriptions: int | None) -> None:
+        self._max_subscriptions = max_subscriptions
+        self._subscribers: dict[str, set[Connection[Any]]] = {}
+        self._subscriptions: dict[Connection[Any], set[str]] = {}
+
+    def subscribe(self, connection: Connection[Any], topic: str) -> bool:
+        """Subscribe; False if ``max_subscriptions`` is reached, True if it is subscribed now or was before."""
+        self._check(topic)
+        topics = self._subscriptions.setdefault(connection, set())
+        if topic in topics:
+            return True
+        if self._max_subscriptions is not None and len(topics) >= self._max_subscriptions:
+            return False
+        topics.add(topic)
+        self._subscribers.setdefault(topic, set()).add(connection)
+        return True
+
+    def unsubscribe(self, connection: Connection[Any], topic: str) -> bool:
+        """End a subscription; False if there was none."""
+        self._check(topic)
+        topics = self._subscriptions.get(connection)
+        if topics is None or topic not in topics:
+            return False
+        topics.remove(topic)
+        if not topics:
+            del self._subscriptions[connection]
+        self._discard(topic, connection)
+        return True
+
+    def topics_of(self, connection: Connection[Any]) -> frozenset[str]:
+        """The topics that a connection is subscribed to."""
+        return frozenset(self._subscriptions.get(connection, ()))
+
+    def publish(self, topic: str, message: Message, text: bool, exclude: Connection[Any] | None = None) -> int:
+        """Send a message to every subscriber but ``exclude``; how many took it."""
+        self._check(topic)
+        encoded = encode_message(message, text)  # without subscribers too: a wrong type is an error whoever listens
+        subscribers = self._subscribers.get(topic)
+        return deliver(subscribers, encoded, exclude) if subscribers else 0
+
+    def forget(self, connection: Connection[Any]) -> None:
+        """End all subscriptions of a connection that has ended."""
+        for topic in self._subscriptions.pop(connection, ()):
+            self._discard(topic, connection)
+
+    def _discard(self, topic: str, connection: Connection[Any]) -> None:
+        subscribers = self._subscribers[topic]
+        subscribers.discard(connection)
+        if not subscribers:
+            del self._subscribers[topic]
+
+    def _check(self, topic: str) -> None:
+        if not isinstance(topic, str):
+            raise TypeError(f"topic={topic!r}: must be a str, not {type(topic).__name__}")
+        if topic in self._subscribers:
+            return
+        try:
+            size = len(topic.encode())
+        except UnicodeEncodeError:
+            raise ValueError(f"topic={topic!r}: has a lone surrogate, which UTF-8 cannot encode") from None
+        if not 1 <= size <= MAX_TOPIC_SIZE:
+            raise ValueError(f"topic={topic[:40]!r}: must be 1 to {MAX_TOPIC_SIZE} bytes of UTF-8, not {size}")

@@ -1,0 +1,1 @@
+"""Processes: what a worker takes from the system, and its life."""

@@ -1,0 +1,129 @@
+"""One process: its loop, its signals, its graceful end.
+
+Knows a ``Service`` as something that is started and stopped, and no WebSocket.
+
+Invariants: the service is stopped exactly once if it was started; the signal handlers that were there before are there
+again afterwards.  SIGINT and SIGTERM stop gracefully; a second one ends the process at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Protocol
+
+__all__ = ["Service", "new_event_loop", "run"]
+
+logger = logging.getLogger("wsev.worker")
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Service(Protocol):
+    """What a worker runs."""
+
+    @property
+    def description(self) -> str:
+        """Where it listens, for the log."""
+
+    async def start(self, end: Callable[[BaseException | None], None]) -> None:
+        """Begin to serve; ``end(error)`` ends the run, with an error if one is given."""
+
+    async def stop(self) -> None:
+        """Stop gracefully, within the time that it allows itself."""
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """A loop of uvloop where that is installed, else asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:  # Windows and PyPy, where it does not exist
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def run(service: Service) -> None:
+    """Run a service in this process until a signal or the service itself ends it.
+
+    Signals are handled in the main thread only, the one that Python delivers them to.
+
+    Raises:
+        BaseException: what the service's ``start`` or ``stop`` raised, or what it gave to ``end``.
+    """
+    with _console(), asyncio.Runner(loop_factory=new_event_loop) as runner:
+        error = runner.run(_serve(service))
+    if error is not None:
+        raise error
+
+
+async def _serve(service: Service) -> BaseException | None:
+    """Serve until the end; returns, and does not raise, what the service ended with: it may be a SystemExit."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+    errors: list[BaseException] = []
+
+    def end(error: BaseException | None = None) -> None:
+        if error is not None:
+            errors.append(error)
+        if not ended.done():
+            ended.set_result(None)
+
+    with _signals(loop, end):
+        await service.start(end)
+        logger.info("started on %s", service.description)
+        try:
+            await ended
+        finally:
+            await service.stop()
+            logger.info("stopped")
+    return errors[0] if errors else None
+
+
+@contextmanager
+def _signals(loop: asyncio.AbstractEventLoop, end: Callable[[], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM call ``end`` the first time, and end the process the second."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if received:
+            # As if nobody handled it, so that whoever waits for us sees which signal it was.
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        received.append(number)
+        logger.info("%s: stopping; a second one ends at once", signal.Signals(number).name)
+        loop.call_soon_threadsafe(end)
+
+    # Not loop.add_signal_handler: that calls from the loop, and a callback that never returns would block it as well.
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+@contextmanager
+def _console() -> Iterator[None]:
+    """Show what wsev logs, from INFO on, in a program that has not set up logging, as long as it runs."""
+    root = logging.getLogger("wsev")
+    if root.hasHandlers():
+        yield
+        return
+    handler, level = logging.StreamHandler(), root.level
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root.addHandler(handler)
+    if level == logging.NOTSET:
+        root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
