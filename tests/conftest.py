@@ -37,8 +37,8 @@ S = TypeVar("S", bound="Server[Any]")
 # ---------------------------------------------------------------------------------------------------------- the loops
 
 
-def _eager_uvloop() -> asyncio.AbstractEventLoop:
-    loop = uvloop.new_event_loop()
+def _eager_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()  # not uvloop's: its create_task calls the factory as Python 3.13.0's cannot be
     loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]  # from Python 3.12
     return loop
 
@@ -52,7 +52,7 @@ def pytest_asyncio_loop_factories(
         "asyncio": asyncio.new_event_loop,
     }
     if sys.version_info >= (3, 12):
-        factories["eager"] = _eager_uvloop  # what asyncio.eager_task_factory changes is the same on either loop
+        factories["eager"] = _eager_loop
     return factories
 
 
