@@ -1,0 +1,112 @@
+"""What all connections of a loop share, and what all connections of one server in it share.
+
+LoopMember <- Sink (output) <- Writer (writer) <- Dispatcher (dispatch) <- Connection: each layer adds what one file owns.
+"""
+
+from cpython.object cimport PyObject
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+
+from wsev._core.buffers cimport Pool
+from wsev._core.messages cimport Limits
+
+
+cdef enum:
+    SLOTS = 512             # of the wheel: at the usual four ticks a second, two minutes
+
+
+cdef class LoopMember:
+    """A connection, as its loop knows it."""
+    cdef LoopState loop_state
+    # The wheel's: a list per slot.  Borrowed references: a member leaves the wheel before it is freed.
+    cdef PyObject* next_timed
+    cdef PyObject* previous_timed
+    cdef int64_t due                    # milliseconds of LoopState.now; 0: not in the wheel
+    cdef short slot                     # whose list it stands in
+    # The flush queues'.
+    cdef bint is_scheduled              # stands in LoopState.soon
+    cdef bint is_delayed                # stands in the queue of its write_buffer_deadline
+
+    cdef int run_scheduled(self) except -1
+    cpdef int64_t expire(self, int64_t now) except -1
+
+
+cdef class Wheel:
+    """Members by the time when somebody must look at them; a look may find that it is not yet time, and come again."""
+    cdef PyObject* slots[SLOTS + 1]     # heads; the last: what advance() is going through
+    cdef readonly int64_t granularity   # milliseconds
+    cdef int64_t position               # the last slot gone through, not wrapped
+    cdef readonly Py_ssize_t count
+
+    cpdef int schedule(self, LoopMember member, int64_t due) except -1
+    cpdef int remove(self, LoopMember member) except -1
+    cpdef int advance(self, int64_t now) except -1
+    cpdef int set_granularity(self, int64_t granularity) except -1
+    cdef void _link(self, LoopMember member, int slot) noexcept
+    cdef int _slot_of(self, int64_t due) noexcept
+    cdef void _set_aside(self, int slot) noexcept
+    cdef LoopMember _pop(self, int slot)
+
+
+cdef class FlushQueue:
+    """Members whose turn comes ``deadline`` seconds after they were added; equal deadlines, so a FIFO is in order."""
+    cdef object loop
+    cdef readonly double deadline       # seconds; 0: before the loop polls again
+    cdef PyObject** members             # a ring; each with one reference
+    cdef double* dues                   # the same ring; loop.time() of each (unused when deadline is 0)
+    cdef Py_ssize_t first
+    cdef readonly Py_ssize_t count
+    cdef Py_ssize_t capacity
+    cdef object timer                   # the handle of the call that is due; None: none is
+    cdef object run_method
+
+    cdef int add(self, LoopMember member) except -1
+    cdef int _enlarge(self) except -1
+    cdef LoopMember _pop(self)
+
+
+cdef class LoopState:
+    """Made on first use in a loop, held by the loop, freed with it."""
+    cdef readonly object loop
+    cdef readonly Pool pool
+    cdef readonly Wheel wheel
+    cdef readonly FlushQueue soon       # who has something to do before the loop polls again
+    cdef dict delayed                   # write_buffer_deadline -> FlushQueue
+    # One read buffer: it belongs to the connection whose read event is running, until that ends.
+    cdef uint8_t* read_buffer
+    cdef Py_ssize_t read_size
+    cdef Py_ssize_t read_wanted         # the largest read_buffer_size of this loop's servers
+    cdef object read_view               # memoryview of read_buffer
+    # The clock, read four times a second; everything that times out compares with it.
+    cdef readonly int64_t now           # milliseconds since this was made; never 0
+    cdef double origin                  # loop.time() then
+    cdef object timer
+    cdef uint64_t last_id
+
+    cdef int schedule(self, LoopMember member) except -1
+    cdef int watch(self, LoopMember member, int64_t due) except -1
+    cdef object get_read_view(self)
+    cdef int64_t clock(self) except -1
+
+
+cdef class ServerState:
+    """The options of one server as numbers, its counters, and the object that is called upward."""
+    cdef readonly LoopState loop_state
+    cdef readonly object hooks          # ServerHooks (loop.pyi)
+    cdef readonly Limits limits
+    cdef FlushQueue flush_queue         # LoopState.soon, or the one of write_buffer_deadline
+    cdef readonly set connections
+    cdef Py_ssize_t write_buffer_size, high_water, low_water, max_buffered_amount     # bytes; -1: no limit
+    cdef bint drops_messages            # slow_consumer="drop"
+    cdef Py_ssize_t max_queue           # events; -1: no limit
+    cdef Py_ssize_t max_queue_size      # bytes
+    # Milliseconds; 0: off
+    cdef int64_t read_deadline, idle_timeout, write_timeout, close_timeout
+    cdef int64_t control_interval, control_burst    # microseconds a control frame, and how many of them at once; 0: off
+    cdef unsigned long debug_thread     # the loop's thread in asyncio's debug mode, else 0
+    # Counters
+    cdef readonly uint64_t messages_in, messages_out, bytes_in, bytes_out, dropped, pings_in, pongs_in
+    cdef readonly dict closes           # close code -> connections that ended with it
+    cdef readonly dict limits_passed    # the limit's name -> how often
+
+    cdef int check_thread(self) except -1
+    cdef int count_limit(self, str name) except -1

@@ -1,0 +1,404 @@
+"""LoopState: what all connections of a loop share; ServerState: what those of one server in it share.
+
+Owns the timer wheel, the flush queues, the read buffer, the cached clock and the counters.
+Knows a connection as LoopMember only.  Nothing here runs user code but through LoopMember's two methods.
+
+Invariants: a member stands in the wheel at most once and leaves it before it is freed; a queue holds one
+reference to each of its members; the clock is read in LoopState.clock() alone.
+"""
+
+cimport cython
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from cpython.object cimport PyObject
+from cpython.buffer cimport PyBUF_WRITE
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport int64_t, uint8_t
+from libc.string cimport memcpy, memset
+
+import asyncio
+import logging
+import threading
+
+from wsev._core.buffers cimport Pool, allocate, deallocate
+from wsev._core.messages cimport Limits
+
+logger = logging.getLogger("wsev.connection")
+
+TICK = 250                  # milliseconds; a timeout of seconds is found out a fraction of a second late
+FINEST_TICK = 5             # milliseconds; below it the ticks themselves would be a load
+ATTRIBUTE = "_wsev_loop_state"
+
+
+cdef class LoopMember:
+
+    cdef int run_scheduled(self) except -1:
+        """Its turn in a flush queue has come."""
+        return 0
+
+    cpdef int64_t expire(self, int64_t now) except -1:
+        """Its time in the wheel has come.  Returns when to look next, 0 for never."""
+        return 0
+
+
+@cython.final
+cdef class Wheel:
+
+    def __cinit__(self, int64_t granularity=TICK):
+        memset(self.slots, 0, sizeof(self.slots))
+        self.granularity = granularity
+
+    cdef int _slot_of(self, int64_t due) noexcept:
+        """The slot that is gone through at ``due`` or up to one granularity later, never before."""
+        cdef int64_t place = (due + self.granularity - 1) // self.granularity
+        if place <= self.position:
+            place = self.position + 1
+        elif place >= self.position + SLOTS:
+            place = self.position + SLOTS - 1
+        return <int> (place % SLOTS)
+
+    cdef void _link(self, LoopMember member, int slot) noexcept:
+        cdef PyObject* head = self.slots[slot]
+        member.slot = <short> slot
+        member.next_timed = head
+        member.previous_timed = NULL
+        if head != NULL:
+            (<LoopMember> head).previous_timed = <PyObject*> member
+        self.slots[slot] = <PyObject*> member
+
+    cpdef int schedule(self, LoopMember member, int64_t due) except -1:
+        """Look at ``member`` at ``due``; a member that stands at an earlier time stays there."""
+        if member.due:
+            if member.due <= due:
+                return 0
+            self.remove(member)
+        member.due = due
+        self.count += 1
+        self._link(member, self._slot_of(due))
+        return 0
+
+    cpdef int remove(self, LoopMember member) except -1:
+        if not member.due:
+            return 0
+        member.due = 0
+        self.count -= 1
+        if member.previous_timed != NULL:
+            (<LoopMember> member.previous_timed).next_timed = member.next_timed
+        else:
+            self.slots[member.slot] = member.next_timed
+        if member.next_timed != NULL:
+            (<LoopMember> member.next_timed).previous_timed = member.previous_timed
+        member.next_timed = member.previous_timed = NULL
+        return 0
+
+    cdef LoopMember _pop(self, int slot):
+        cdef PyObject* head = self.slots[slot]
+        cdef LoopMember member
+        if head == NULL:
+            return None
+        member = <LoopMember> head
+        self.slots[slot] = member.next_timed
+        if member.next_timed != NULL:
+            (<LoopMember> member.next_timed).previous_timed = NULL
+        member.next_timed = member.previous_timed = NULL
+        return member
+
+    cdef void _set_aside(self, int slot) noexcept:
+        cdef PyObject* head = self.slots[slot]
+        self.slots[SLOTS] = head
+        self.slots[slot] = NULL
+        while head != NULL:
+            (<LoopMember> head).slot = SLOTS
+            head = (<LoopMember> head).next_timed
+
+    cpdef int advance(self, int64_t now) except -1:
+        """Go through the slots up to ``now`` and let each member whose time has come look at its clocks."""
+        cdef int64_t target = now // self.granularity
+        cdef int64_t rounds = target - self.position
+        cdef LoopMember member
+        cdef int64_t due
+        cdef int slot
+        if rounds > SLOTS:
+            self.position = target - SLOTS
+        while self.position < target:
+            self.position += 1
+            slot = <int> (self.position % SLOTS)
+            # Set aside first: who is scheduled again into this slot waits for the next round.
+            self._set_aside(slot)
+            while (member := self._pop(SLOTS)) is not None:
+                due = member.due
+                member.due = 0
+                self.count -= 1
+                if due <= now:
+                    due = member.expire(now)
+                if due and not member.due:
+                    self.schedule(member, due)
+        return 0
+
+    cpdef int set_granularity(self, int64_t granularity) except -1:
+        """Change the ticks' length; members keep their times."""
+        cdef list members = []
+        cdef LoopMember member
+        cdef int slot
+        cdef int64_t elapsed = self.position * self.granularity
+        for slot in range(SLOTS):
+            while (member := self._pop(slot)) is not None:
+                members.append(member)
+        self.granularity = granularity
+        self.position = elapsed // granularity
+        for member in members:
+            self._link(member, self._slot_of(member.due))
+        return 0
+
+
+@cython.final
+cdef class FlushQueue:
+
+    def __cinit__(self, object loop, double deadline):
+        self.loop = loop
+        self.deadline = deadline
+        self.run_method = self.run
+
+    def __dealloc__(self):
+        while self.count:
+            self._pop()
+        deallocate(self.members)
+        deallocate(self.dues)
+
+    cdef int add(self, LoopMember member) except -1:
+        """``member`` is called once, when its turn comes; the caller has seen that it does not stand here yet."""
+        cdef Py_ssize_t place
+        if self.count == self.capacity:
+            self._enlarge()
+        if self.timer is None:
+            if self.deadline > 0:
+                self.timer = self.loop.call_later(self.deadline, self.run_method)
+            else:
+                self.timer = self.loop.call_soon(self.run_method)
+        place = (self.first + self.count) & (self.capacity - 1)
+        if self.deadline > 0:
+            self.dues[place] = self.loop.time() + self.deadline
+        Py_INCREF(member)               # its Py_DECREF: _pop()
+        self.members[place] = <PyObject*> member
+        self.count += 1
+        return 0
+
+    cdef int _enlarge(self) except -1:
+        cdef Py_ssize_t capacity = self.capacity * 2 if self.capacity else 64
+        cdef PyObject** members = <PyObject**> allocate(capacity * sizeof(void*))
+        cdef double* dues = <double*> allocate(capacity * sizeof(double))
+        cdef Py_ssize_t behind = self.capacity - self.first
+        if self.capacity:
+            memcpy(members, self.members + self.first, behind * sizeof(void*))
+            memcpy(members + behind, self.members, self.first * sizeof(void*))
+            memcpy(dues, self.dues + self.first, behind * sizeof(double))
+            memcpy(dues + behind, self.dues, self.first * sizeof(double))
+        deallocate(self.members)
+        deallocate(self.dues)
+        self.members = members
+        self.dues = dues
+        self.first = 0
+        self.capacity = capacity
+        return 0
+
+    cdef LoopMember _pop(self):
+        cdef LoopMember member = <LoopMember> self.members[self.first]
+        Py_DECREF(member)               # of add(); the local variable holds it on
+        self.first = (self.first + 1) & (self.capacity - 1)
+        self.count -= 1
+        return member
+
+    def run(self):
+        """The turn of those that are due; who is added meanwhile comes next time."""
+        cdef Py_ssize_t turns = self.count
+        cdef LoopMember member
+        cdef double now
+        self.timer = None
+        if self.deadline > 0:
+            # A hundredth of a millisecond: timers fire at the clock's grain, not a hair later.
+            now = self.loop.time() + 1e-5
+            while turns and self.dues[self.first] <= now:
+                member = self._pop()
+                turns -= 1
+                member.is_delayed = False
+                self._run_one(member)
+            if self.count and self.timer is None:
+                self.timer = self.loop.call_at(self.dues[self.first], self.run_method)
+            return
+        while turns > 0:
+            member = self._pop()
+            turns -= 1
+            member.is_scheduled = False
+            self._run_one(member)
+        if self.capacity > 4096 and self.count < self.capacity // 8:
+            self._shrink()
+
+    def _run_one(self, LoopMember member):
+        try:
+            member.run_scheduled()
+        except Exception:
+            # A defect of ours (or no memory): the others' turns come all the same.
+            logger.exception("a connection's flush failed")
+
+    def _shrink(self):
+        """What a publish to very many left is given back."""
+        cdef Py_ssize_t place
+        cdef list members = []
+        while self.count:
+            members.append(self._pop())
+        deallocate(self.members)
+        deallocate(self.dues)
+        self.members = NULL
+        self.dues = NULL
+        self.capacity = self.first = 0
+        for member in members:
+            self.add(member)
+
+
+@cython.final
+cdef class LoopState:
+
+    def __cinit__(self, object loop):
+        self.loop = loop
+        self.pool = Pool()
+        self.wheel = Wheel()
+        self.soon = FlushQueue(loop, 0)
+        self.delayed = {}
+        self.origin = loop.time() - 0.001       # now is never 0, which means "not set" to who stores it
+        self.now = 1
+
+    def __dealloc__(self):
+        deallocate(self.read_buffer)
+
+    @staticmethod
+    def of(loop):
+        """The one of this loop.  An attribute of the loop, so that it is freed with it and no table knows all loops."""
+        state = getattr(loop, ATTRIBUTE, None)
+        if state is None:
+            state = LoopState(loop)
+            setattr(loop, ATTRIBUTE, state)
+        return state
+
+    cdef int64_t clock(self) except -1:
+        """Read the clock."""
+        self.now = <int64_t> ((<double> self.loop.time() - self.origin) * 1000)
+        return self.now
+
+    cdef int schedule(self, LoopMember member) except -1:
+        """``member.run_scheduled()`` before the loop polls again."""
+        if not member.is_scheduled:
+            self.soon.add(member)
+            member.is_scheduled = True
+        return 0
+
+    cdef int watch(self, LoopMember member, int64_t due) except -1:
+        """``member.expire()`` at ``due``, or earlier if it asked for that already."""
+        if self.timer is None:
+            self.clock()
+            self._arm()
+        return self.wheel.schedule(member, due)
+
+    def _arm(self):
+        self.timer = self.loop.call_later(self.wheel.granularity / 1000, self._tick)
+
+    def _tick(self):
+        self.timer = None
+        try:
+            self.wheel.advance(self.clock())
+            self.pool.trim()
+        finally:
+            if self.timer is None and (self.wheel.count or self.pool.idle_bytes):
+                self._arm()
+
+    cdef object get_read_view(self):
+        """The read buffer, enlarged if a server asked for more; called between read events only."""
+        if self.read_size < self.read_wanted:
+            deallocate(self.read_buffer)
+            self.read_buffer = NULL
+            self.read_buffer = <uint8_t*> allocate(self.read_wanted)
+            self.read_size = self.read_wanted
+            self.read_view = PyMemoryView_FromMemory(<char*> self.read_buffer, self.read_size, PyBUF_WRITE)
+        return self.read_view
+
+
+cdef int64_t _milliseconds(object seconds) except -1:
+    """None, or so short that it would read as off, aside: the option in milliseconds."""
+    if seconds is None:
+        return 0
+    return max(1, <int64_t> round(seconds * 1000))
+
+
+cdef Py_ssize_t _limit(object number) except -2:
+    return -1 if number is None else number
+
+
+@cython.final
+cdef class ServerState:
+
+    def __init__(self, LoopState loop_state not None, object hooks, object options):
+        cdef int64_t shortest
+        self.loop_state = loop_state
+        self.hooks = hooks
+        self.limits = Limits(
+            max_message_size=options.max_message_size or 0,
+            max_fragments=options.max_fragments or 0,
+            decode_text=options.decode_text,
+        )
+        self.connections = set()
+        self.closes = {}
+        self.limits_passed = {}
+        self.write_buffer_size = options.write_buffer_size
+        self.high_water = _limit(options.high_water)
+        self.low_water = self.high_water // 4
+        self.max_buffered_amount = _limit(options.max_buffered_amount)
+        self.drops_messages = options.slow_consumer == "drop"
+        self.max_queue = _limit(options.max_queue)
+        self.max_queue_size = _limit(options.max_message_size)
+        self.read_deadline = _milliseconds(options.read_deadline)
+        self.idle_timeout = _milliseconds(options.idle_timeout)
+        self.write_timeout = _milliseconds(options.write_timeout)
+        self.close_timeout = _milliseconds(options.close_timeout)
+        self._set_control_rate(options.max_control_rate)
+        self._set_flush_queue(options.write_buffer_deadline)
+        self._set_tick()
+        loop_state.read_wanted = max(loop_state.read_wanted, options.read_buffer_size)
+        self.debug_thread = threading.get_ident() if loop_state.loop.get_debug() else 0
+
+    def _set_control_rate(self, rate):
+        """``rate`` a second; ten seconds' worth at once (1,000 of the default 100)."""
+        if rate is not None:
+            self.control_interval = max(1, <int64_t> (1_000_000 / rate))
+            self.control_burst = self.control_interval * max(1, 10 * rate)
+
+    def _set_flush_queue(self, double deadline):
+        cdef LoopState state = self.loop_state
+        if deadline <= 0:
+            self.flush_queue = state.soon
+            return
+        if deadline not in state.delayed:
+            state.delayed[deadline] = FlushQueue(state.loop, deadline)
+        self.flush_queue = state.delayed[deadline]
+
+    def _set_tick(self):
+        """Two ticks are what a timeout may be late, and a quarter of it is the most that it may be."""
+        timeouts = (self.read_deadline, self.idle_timeout, self.write_timeout, self.close_timeout)
+        shortest = min((timeout for timeout in timeouts if timeout), default=TICK * 8)
+        tick = max(FINEST_TICK, min(TICK, shortest // 8))
+        if tick < self.loop_state.wheel.granularity:
+            self.loop_state.wheel.set_granularity(tick)
+
+    cdef int check_thread(self) except -1:
+        """In asyncio's debug mode, as its own call_soon() does."""
+        if self.debug_thread and threading.get_ident() != self.debug_thread:
+            raise RuntimeError(
+                "called from another thread than the loop's: use server.loop.call_soon_threadsafe(...)"
+            )
+        return 0
+
+    cdef int count_limit(self, str name) except -1:
+        self.limits_passed[name] = self.limits_passed.get(name, 0) + 1
+        return 0
+
+    @property
+    def unsent(self):
+        """Bytes that were taken and not yet given to the kernel, of all connections."""
+        return sum(connection.buffered_amount for connection in self.connections)

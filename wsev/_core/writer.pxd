@@ -1,0 +1,52 @@
+"""Writer: frames in, coalesced bytes out."""
+
+from libc.stdint cimport uint8_t
+
+from wsev._core.buffers cimport Buffer
+from wsev._core.loop cimport ServerState
+from wsev._core.output cimport Sink
+
+
+cdef enum ReadyState:           # of a connection (RFC 6455 sections 4 to 7); changed by Connection._set_state() alone
+    OPENING = 0                 # made, its 101 not yet sent
+    OPEN = 1
+    CLOSING = 2                 # our Close is sent, the peer's awaited
+    ENDING = 3                  # nothing more is sent or looked at: TCP is being ended
+    CLOSED = 4                  # the transport is gone
+
+
+cdef class Writer(Sink):
+    """The unsent bytes of one connection: a chain of buffers, held only while there are some."""
+    cdef ServerState server
+    cdef ReadyState ready_state
+    cdef Buffer* head           # sent first
+    cdef Buffer* tail           # filled; head where there is one buffer only
+    cdef Py_ssize_t unsent      # bytes of the chain
+    cdef bint is_reading        # its read event is running, at whose end it flushes
+    cdef bint is_congested      # unsent bytes passed high_water, and are not yet down to a quarter of it
+
+    # One frame.  owner: whose bytes payload are, if they never change (a large payload is then not copied); else None.
+    cdef int queue_frame(self, int first_byte, const uint8_t* payload, Py_ssize_t size, object owner) except -1
+    cdef int queue_bytes(self, const uint8_t* data, Py_ssize_t size, object owner) except -1
+    cdef void _append(self, Buffer* buffer) noexcept
+    cdef void _set_last(self, Buffer* buffer, Buffer* former) noexcept
+    cdef Buffer* _room(self, Py_ssize_t size) except NULL
+    cdef int _queue_large(self, const uint8_t* data, Py_ssize_t size, object owner) except -1
+    cdef bint has_room(self) except -1
+    cdef Py_ssize_t buffered(self) except -1
+    cdef int plan_flush(self) except -1         # by the flush rules
+    cdef int flush_now(self) except -1
+    cdef void drop_unsent(self) noexcept
+
+    cdef int flushed(self, bint progress) except -1     # for the layers above: some of it, or all, has been sent
+    cdef int overflowed(self) except -1         # for the layers above: a message was refused for want of room
+    cdef bint send_encoded(self, EncodedMessage message) except -1
+
+
+cdef class EncodedMessage:
+    """A whole message, encoded once for many connections."""
+    cdef readonly bytes frame
+    cdef readonly Py_ssize_t size       # bytes of the payload
+
+
+cpdef Py_ssize_t deliver(object connections, EncodedMessage message, object exclude=*) except -1

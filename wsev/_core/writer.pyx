@@ -1,0 +1,217 @@
+"""Writer: frames in, coalesced bytes out; the flush rules; one encoded frame to many connections.
+
+Owns the write buffers of a connection and when they are sent.  Knows no socket (Output has it) and no user code.
+
+The flush rules (DESIGN: writing).  At once: a full buffer, and flush_now().  With write_buffer_deadline 0: at the end
+of the read event that is running for this connection, else before the loop polls again.  Above 0: so many seconds
+after the first unsent byte.
+
+Invariants: unsent is the sum of the chain; a buffer that refers to a payload follows the one with its header, and no
+other buffer starts inside a frame.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
+from libc.stdint cimport uint8_t
+from libc.string cimport memcpy
+
+from wsev._core.buffers cimport SMALLEST, Buffer
+from wsev._core.frames cimport FIN, MAX_HEADER, OPCODE_BINARY, OPCODE_TEXT, encode_header
+from wsev._core.frames import encode_frame
+from wsev._core.loop cimport LoopState, ServerState
+from wsev._core.output cimport Sink
+
+
+cdef class Writer(Sink):
+
+    def __dealloc__(self):
+        if self.head != NULL:
+            self.loop_state.pool.release_chain(self.head)
+
+    cdef int queue_frame(self, int first_byte, const uint8_t* payload, Py_ssize_t size, object owner) except -1:
+        """One unmasked frame (RFC 6455 section 5.1: a server never masks)."""
+        cdef Py_ssize_t whole = size + MAX_HEADER
+        cdef Buffer* buffer = self.tail
+        cdef int header_size
+        if whole > self.server.write_buffer_size:
+            buffer = self._room(MAX_HEADER)
+            header_size = encode_header(buffer.data + buffer.end, first_byte, size)
+            buffer.end += header_size
+            self.unsent += header_size
+            return self._queue_large(payload, size, owner)
+        if buffer == NULL or buffer.capacity - buffer.end < whole:
+            buffer = self._room(whole)
+        header_size = encode_header(buffer.data + buffer.end, first_byte, size)
+        buffer.end += header_size
+        memcpy(buffer.data + buffer.end, payload, size)
+        buffer.end += size
+        self.unsent += header_size + size
+        return 0
+
+    cdef int queue_bytes(self, const uint8_t* data, Py_ssize_t size, object owner) except -1:
+        """Bytes that are encoded already."""
+        cdef Buffer* buffer = self.tail
+        if size > self.server.write_buffer_size:
+            return self._queue_large(data, size, owner)
+        if buffer == NULL or buffer.capacity - buffer.end < size:
+            buffer = self._room(size)
+        memcpy(buffer.data + buffer.end, data, size)
+        buffer.end += size
+        self.unsent += size
+        return 0
+
+    cdef Buffer* _room(self, Py_ssize_t size) except NULL:
+        """A tail with room for ``size`` bytes: a larger one in its place, or, when that is full, another one."""
+        cdef Buffer* tail = self.tail
+        cdef Buffer* buffer
+        cdef Py_ssize_t used
+        cdef bint is_full = False
+        if tail != NULL and tail.owner == NULL:
+            if tail.capacity - tail.end >= size:
+                return tail
+            used = tail.end - tail.start
+            if used + size <= self.server.write_buffer_size:
+                buffer = self.loop_state.pool.grow(tail, used + size)
+                if self.head == tail:
+                    self.head = buffer
+                else:
+                    self._set_last(buffer, tail)
+                self.tail = buffer
+                return buffer
+            is_full = True
+        if (is_full or tail != NULL) and not self.output.is_blocked:
+            self.flush_now()
+        buffer = self.loop_state.pool.acquire(size)
+        self._append(buffer)
+        return buffer
+
+    cdef int _queue_large(self, const uint8_t* data, Py_ssize_t size, object owner) except -1:
+        """Kept by reference and sent from where it lies; bytes that may change are copied once."""
+        cdef bytes copy
+        if owner is None:
+            copy = (<const char*> data)[:size]
+            owner = copy
+            data = <const uint8_t*> PyBytes_AS_STRING(copy)
+        self._append(self.loop_state.pool.refer(owner, data, size))
+        self.unsent += size
+        return 0
+
+    cdef bint has_room(self) except -1:
+        """Whether the bytes that wait before it let a message in, whatever its own size."""
+        cdef Py_ssize_t most = self.server.max_buffered_amount
+        if most < 0 or (self.unsent < most and not self.output.is_blocked):
+            return True
+        return self.buffered() < most
+
+    cdef Py_ssize_t buffered(self) except -1:
+        return self.unsent + (self.output.queued() if self.output.is_blocked else 0)
+
+    cdef int plan_flush(self) except -1:
+        if self.is_reading and self.server.flush_queue.deadline <= 0:
+            return 0
+        if self.server.flush_queue.deadline <= 0:
+            return self.loop_state.schedule(self)
+        if not self.is_delayed:
+            self.server.flush_queue.add(self)
+            self.is_delayed = True
+        return 0
+
+    cdef int flush_now(self) except -1:
+        cdef Py_ssize_t before = self.unsent
+        cdef Py_ssize_t left = 0
+        cdef Buffer* buffer
+        if self.head == NULL or self.output.is_blocked:
+            return 0
+        buffer = self.head
+        self.head = self.tail = NULL        # whatever happens below, nothing is sent twice
+        self.unsent = 0
+        buffer = self.output.send(buffer, self.loop_state.pool)
+        self.head = buffer
+        while buffer != NULL:
+            left += buffer.end - buffer.start
+            self.tail = buffer
+            buffer = buffer.next
+        self.unsent = left
+        if left or self.is_congested or self.output.is_blocked or self.ready_state != OPEN:
+            self.flushed(left < before)
+        return 0
+
+    cdef void drop_unsent(self) noexcept:
+        self.loop_state.pool.release_chain(self.head)
+        self.head = self.tail = NULL
+        self.unsent = 0
+
+    cdef int flushed(self, bint progress) except -1:
+        return 0
+
+    cdef int overflowed(self) except -1:
+        return 0
+
+    cdef bint send_encoded(self, EncodedMessage message) except -1:
+        """Queue a message for many; False if this connection does not take it."""
+        if self.ready_state != OPEN:
+            return False
+        if not self.has_room():
+            self.overflowed()
+            return False
+        self.queue_bytes(
+            <const uint8_t*> PyBytes_AS_STRING(message.frame), PyBytes_GET_SIZE(message.frame), message.frame
+        )
+        self.server.messages_out += 1
+        self.server.bytes_out += message.size
+        self.plan_flush()
+        return True
+
+    cdef void _append(self, Buffer* buffer) noexcept:
+        if self.tail == NULL:
+            self.head = buffer
+        else:
+            self.tail.next = buffer
+        self.tail = buffer
+
+    cdef void _set_last(self, Buffer* buffer, Buffer* former) noexcept:
+        """``former``, the last of the chain, has been replaced."""
+        cdef Buffer* before = self.head
+        while before.next != former:
+            before = before.next
+        before.next = buffer
+
+
+@cython.final
+cdef class EncodedMessage:
+
+    def __repr__(self):
+        return f"<EncodedMessage {self.size} bytes>"
+
+
+def encode_message(message, bint text=False):
+    """Encode a message once: a str (or, with ``text``, bytes that are UTF-8) as text, bytes as binary."""
+    cdef EncodedMessage encoded = EncodedMessage.__new__(EncodedMessage)
+    if isinstance(message, str):
+        message = (<str> message).encode()
+        text = True
+    elif not isinstance(message, (bytes, bytearray, memoryview)):
+        raise TypeError(f"message must be str, bytes, bytearray or memoryview, not {type(message).__name__}")
+    encoded.frame = encode_frame(OPCODE_TEXT if text else OPCODE_BINARY, message)
+    encoded.size = memoryview(message).nbytes
+    return encoded
+
+
+cpdef Py_ssize_t deliver(object connections, EncodedMessage message, object exclude=None) except -1:
+    """Queue ``message`` for each of ``connections``; returns how many took it.
+
+    Runs no user code, so that a live set may be given.
+    """
+    cdef Py_ssize_t taken = 0
+    cdef Writer writer
+    for connection in connections:
+        if connection is exclude:
+            continue
+        writer = <Writer?> connection
+        if writer.server.debug_thread:
+            writer.server.check_thread()
+        if writer.send_encoded(message):
+            taken += 1
+    return taken
