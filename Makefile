@@ -1,0 +1,89 @@
+# `make chat` and `make test` do all the set-up themselves: Linux, Python 3.11 or later, gcc and make are enough.
+# PYTHON chooses the interpreter (make test PYTHON=python3.13), VENV where its packages go, ARGS goes to pytest.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+SOURCES := $(shell find wsev/_core -name '*.pyx' -o -name '*.pxd' -o -name '*.[ch]')
+# Stamps lie in the virtual environment, so that a new one starts from nothing.
+TOOLS := $(VENV)/.tools
+CORE := $(VENV)/.core
+READY := $(VENV)/.ready
+
+.PHONY: help build chat test lint format autobahn sanitize annotate docs clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make chat       the chat room, on http://127.0.0.1:8000"
+	@echo "make test       the tests; ARGS goes to pytest, as in ARGS='-k close'"
+	@echo "make lint       format, style, types, stubs"
+	@echo "make format     what lint would complain about, where a tool can mend it"
+	@echo "make autobahn   the Autobahn testsuite; installs it first (needs a Python 2.7)"
+	@echo "make sanitize   the tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make annotate   Cython's HTML: what of the core is still Python"
+	@echo "make docs       the documentation, into docs/_build/html"
+	@echo "make build      the core, in place; the others do it too, when a source has changed"
+	@echo "make clean      away with everything that was built"
+
+build: $(READY)
+
+chat: build
+	$(BIN)/python examples/chat.py
+
+test: build
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadgroup $(ARGS)
+
+lint: build
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/cython-lint wsev
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest wsev --ignore-disjoint-bases
+
+format: build
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+autobahn: build
+	WSTEST="$$(.ci/wstest)" $(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup -m autobahn $(ARGS)
+
+# A build of its own beside the ordinary one.  Sanitizers make everything slower, hence the longer limit a test.
+SANITIZED := build/sanitize/lib
+sanitize: build
+	WSEV_SANITIZE=1 $(BIN)/python setup.py -q build --build-base=build/sanitize --build-lib=$(SANITIZED)
+	LD_PRELOAD=$$(gcc -print-file-name=libasan.so) PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
+	PYTHONPATH=$(SANITIZED) $(BIN)/python -m pytest -o pythonpath=$(SANITIZED) --timeout=120 \
+	    -m 'not autobahn and not browser and not soak' $(ARGS)
+
+annotate: build
+	WSEV_ANNOTATE=1 $(BIN)/python setup.py -q build_ext --build-lib=build/annotate --build-temp=build/annotate --force
+	@ls build/annotate/cython/wsev/_core/*.html
+
+docs: $(VENV)/.docs build
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
+
+clean:
+	rm -rf build dist *.egg-info docs/_build $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find wsev -name '*.so' -delete
+
+$(TOOLS): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install -q --group build --group test --group lint
+	touch $@
+
+$(CORE): $(TOOLS) $(SOURCES) setup.py
+	$(BIN)/python setup.py -q build_ext --inplace --parallel=2
+	touch $@
+
+# After the core, so that this compiles nothing; what it adds is the dependencies and the import path.
+$(READY): $(CORE) pyproject.toml
+	test $@ -nt pyproject.toml || $(BIN)/python -m pip install -q --no-build-isolation -e '.[asgi]'
+	touch $@
+
+$(VENV)/.docs: $(TOOLS)
+	$(BIN)/python -m pip install -q --group docs
+	touch $@
