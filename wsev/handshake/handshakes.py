@@ -49,13 +49,15 @@ class Handshakes:
         self.tasks: set[asyncio.Task[None]] = set()
         self._last_logged: dict[int, float] = {}
         options, loop = host.options, host.loop
-        self.deadlines: dict[State, Deadlines[OpeningHandshake]] = {
-            State.READING: Deadlines(loop, options.handshake_timeout, OpeningHandshake.time_out),
-            State.DECIDING: Deadlines(loop, options.upgrade_timeout, OpeningHandshake.time_out),
-            State.ANSWERING: Deadlines(loop, options.write_timeout, OpeningHandshake.time_out),
-            State.LINGERING: Deadlines(loop, LINGER_TIMEOUT, OpeningHandshake.time_out),
-            State.CLOSING: Deadlines(loop, options.close_timeout, OpeningHandshake.time_out),
+        timeouts = {
+            State.READING: options.handshake_timeout,
+            State.DECIDING: options.upgrade_timeout,
+            State.ANSWERING: options.write_timeout,
+            State.LINGERING: LINGER_TIMEOUT,
+            State.CLOSING: options.close_timeout,
+            State.OVER: None,
         }
+        self.deadlines = tuple(Deadlines(loop, timeouts[state], OpeningHandshake.time_out) for state in State)
 
     def __call__(self) -> OpeningHandshake:
         return OpeningHandshake(self)
@@ -85,7 +87,7 @@ class Handshakes:
         """End at once what ``stop`` left."""
         for handshake in list(self.open):
             handshake.end()
-        for deadlines in self.deadlines.values():
+        for deadlines in self.deadlines:
             deadlines.close()
 
     def log_refusal(self, response: Response, handshake: OpeningHandshake) -> None:

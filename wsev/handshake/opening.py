@@ -67,27 +67,27 @@ class State(IntEnum):
     """The connection has ended, or is someone else's."""
 
 
-_NEXT = {
-    State.READING: {State.DECIDING, State.ANSWERING, State.LINGERING, State.CLOSING, State.OVER},
-    State.DECIDING: {State.ANSWERING, State.LINGERING, State.CLOSING, State.OVER},
-    State.ANSWERING: {State.LINGERING, State.CLOSING, State.OVER},
-    State.LINGERING: {State.OVER},
-    State.CLOSING: {State.OVER},
-    State.OVER: set[State](),
-}
+# The states that may follow each; a tuple by number, since hashing a member of an enum is a call into Python.
+_NEXT = (
+    (State.OVER, State.DECIDING, State.ANSWERING, State.LINGERING, State.CLOSING),
+    (State.OVER, State.ANSWERING, State.LINGERING, State.CLOSING),
+    (State.OVER, State.LINGERING, State.CLOSING),
+    (State.OVER,),
+    (State.OVER,),
+    (),
+)
 
 
 class OpeningHandshake(asyncio.Protocol):
     """One connection, from its being accepted to the answer to its request."""
 
-    __slots__ = ("_is_admitted", "_reader", "_request", "_rest", "_shared", "_state", "_task", "_transport", "_unsent")
+    __slots__ = ("_is_admitted", "_reader", "_rest", "_shared", "_state", "_task", "_transport", "_unsent")
 
     def __init__(self, shared: Handshakes) -> None:
         self._shared = shared
         self._state = State.READING
         self._reader = HeadReader(shared.host.options)
         self._transport: asyncio.Transport | None = None  # from connection_made to the end
-        self._request: Request | None = None
         self._rest = b""  # what came behind the head
         self._task: asyncio.Task[None] | None = None
         self._unsent = 0  # of an answer, when its clock was last set
@@ -175,7 +175,7 @@ class OpeningHandshake(asyncio.Protocol):
             self._leave()
         elif self._state is not State.OVER:
             self._set_state(State.OVER)
-        self._detach()
+        self._transport = None
 
     # Judging.
 
@@ -194,7 +194,8 @@ class OpeningHandshake(asyncio.Protocol):
         if refusal is not None:
             self._refuse(refusal)
             return
-        request = self._request = Request(head, self)
+        assert self._transport is not None
+        request = Request(head, self._transport)
         method, target, version = line
         headers = request.headers
         is_wanted = is_upgrade(version, headers)
@@ -300,6 +301,7 @@ class OpeningHandshake(asyncio.Protocol):
             self._callback_failed("on_upgrade", error)
             return
         if isinstance(answer, Response):
+            self._shared.refused[answer.status] += 1
             self._answer(answer)
         else:
             self._open(request, route, upgrade, answer)
@@ -322,7 +324,7 @@ class OpeningHandshake(asyncio.Protocol):
         if self._state is State.DECIDING:
             transport.resume_reading()
         self._set_state(State.OVER)
-        self._transport = self._request = None  # the Connection is who knows the peer from now on
+        self._transport = None
         self._shared.host.open(transport, request, route, accept, subprotocol, response, self._rest)
 
     def _hand_over(self, http: Callable[[], asyncio.BaseProtocol]) -> None:
@@ -335,7 +337,7 @@ class OpeningHandshake(asyncio.Protocol):
         assert transport is not None
         self._shared.handed_over.add(transport)
         self._set_state(State.OVER)
-        self._detach()
+        self._transport = None
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         protocol.data_received(received)
@@ -394,13 +396,6 @@ class OpeningHandshake(asyncio.Protocol):
         if self._is_admitted:
             self._is_admitted = False
             self._shared.host.leave(self)
-
-    def _detach(self) -> None:
-        """Let go of the transport; a request that someone kept shall know its peer, and not hold us."""
-        if self._request is not None:
-            self._request._peer = self.remote_address
-            self._request = None
-        self._transport = None
 
 
 def _check_upgrade_result(result: object, upgrade: Upgrade) -> Accept | Response:

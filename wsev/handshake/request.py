@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from asyncio import BaseTransport
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Protocol
+from typing import TypeVar, overload
 from urllib.parse import parse_qsl, unquote
 
 __all__ = ["Address", "Fields", "Headers", "Request", "address_of", "parse_list", "split_target"]
@@ -19,11 +19,7 @@ Address = tuple[str, int] | str
 """The address of a TCP peer (host, port); of a Unix socket its path, which is mostly empty."""
 
 
-class Peer(Protocol):
-    """Who sent a request: its opening handshake, later its Connection."""
-
-    @property
-    def remote_address(self) -> Address: ...
+T = TypeVar("T")
 
 
 def address_of(transport: BaseTransport) -> Address:
@@ -92,6 +88,14 @@ class Headers(Mapping[str, str]):
     def __getitem__(self, name: str) -> str:
         return self._values[name.lower()]
 
+    @overload
+    def get(self, name: str, default: None = None) -> str | None: ...
+    @overload
+    def get(self, name: str, default: T) -> str | T: ...
+    def get(self, name: str, default: T | None = None) -> str | T | None:
+        """The value of the field ``name``, or ``default``."""
+        return self._values.get(name.lower(), default)  # Mapping's own raises and catches a KeyError for it
+
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name.lower() in self._values
 
@@ -123,11 +127,13 @@ class Request:
     variable where you look at several.
     """
 
-    __slots__ = ("_peer", "_raw")
+    __slots__ = ("_raw", "_transport")
 
-    def __init__(self, raw: bytes, peer: Peer | Address) -> None:
+    def __init__(self, raw: bytes, transport: BaseTransport) -> None:
         self._raw = raw
-        self._peer = peer  # replaced as its keeper changes: the handshake, the Connection, after its end the address
+        # Asked for the address when that is wanted; both loops' transports know it after their end, too.  No reference
+        # cycle of ours: a transport lets go of its protocol when it ends.
+        self._transport = transport
 
     @property
     def method(self) -> str:
@@ -177,8 +183,7 @@ class Request:
     @property
     def remote_address(self) -> Address:
         """The address of the client, ``(host, port)``; on a Unix socket a path or ``""``.  Readable after the end."""
-        peer = self._peer
-        return peer if isinstance(peer, tuple | str) else peer.remote_address
+        return address_of(self._transport)
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {split_target(self.target)[1]}>"  # no query: it may hold a token
