@@ -26,7 +26,9 @@ from wsev._core.loop import LoopState, ServerState
 from wsev._core.writer import deliver, encode_message
 from wsev.errors import CallbackError, WsevError
 from wsev.handler import OnError, OnRequest, OnUpgrade, S
-from wsev.handshake.opening import Handshakes, OpeningHandshake, RouteLike
+from wsev.handshake.handshakes import Handshakes
+from wsev.handshake.host import RouteLike
+from wsev.handshake.opening import OpeningHandshake
 from wsev.handshake.request import Request
 from wsev.handshake.response import Accept, Response
 from wsev.options import Options
@@ -208,21 +210,25 @@ class Serving(Generic[S]):
 
     async def _wait_for_connections(self, timeout: float | None) -> bool:
         """Wait until every connection's on_disconnect has ended; False if that took longer than ``timeout``."""
-        if self.connections:
+        if self._unfinished():
             self._gone = self.loop.create_future()
             await asyncio.wait((self._gone,), timeout=timeout)
             self._gone = None
-        return not self.connections
+        return not self._unfinished()
+
+    def _unfinished(self) -> list[Connection[S]]:
+        """The open connections, and those whose on_disconnect (or a callback before it) has not ended."""
+        return [*self._core.connections, *self._core.leaving]
 
     async def _cancel_connections(self) -> None:
-        for connection in self.connections:
+        for connection in self._unfinished():
             connection._cancel()
         # A callback that was cancelled is followed by an on_disconnect, which may hang too: it is cancelled as well.
         if not await self._wait_for_connections(CANCEL_TIMEOUT):
-            for connection in self.connections:
+            for connection in self._unfinished():
                 connection._cancel()
             if not await self._wait_for_connections(CANCEL_TIMEOUT):
-                logger.error("stop: callbacks of %d connections do not end, though cancelled", len(self.connections))
+                logger.error("stop: callbacks of %d connections do not end, though cancelled", len(self._unfinished()))
 
     async def _wait_for_tasks(self, timeout: float | None) -> None:
         tasks = set(self._tasks)
@@ -308,7 +314,8 @@ class Serving(Generic[S]):
         """A connection's on_disconnect has ended."""
         self._topics.forget(connection)
         self._forget_address(connection)
-        if self._gone is not None and not self.connections and not self._gone.done():
+        core = self._core
+        if self._gone is not None and not self._gone.done() and not core.connections and not core.leaving:
             self._gone.set_result(None)
 
     def callback_failed(self, error: CallbackError) -> None:

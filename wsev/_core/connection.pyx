@@ -19,6 +19,7 @@ from libc.string cimport memcpy
 import asyncio
 import errno
 import logging
+import types
 
 from wsev._core.buffers cimport Buffer
 from wsev._core.dispatch cimport CONNECT, DISCONNECT, DRAIN, PING_FRAME, PONG_FRAME, Callbacks, Dispatcher
@@ -70,6 +71,8 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
         request: the request that opened it.
         subprotocol: the one agreed on (RFC 6455 section 1.9), or None.
     """
+
+    __class_getitem__ = classmethod(types.GenericAlias)
 
     def __init__(
         self,
@@ -412,6 +415,7 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
         self.drop_unsent()
         self.output.lost()
         self.server.connections.discard(self)
+        self.server.leaving.add(self)
         self.server.closes[self.close_code] = self.server.closes.get(self.close_code, 0) + 1
         self.cancel_tasks()
         self._wake_drain_waiters()
@@ -798,6 +802,7 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
         return 0
 
     cdef int over(self) except -1:
+        self.server.leaving.discard(self)
         self.server.hooks.closed(self)
         return 0
 

@@ -94,7 +94,8 @@ cdef class ServerState:
     cdef readonly object hooks          # ServerHooks (loop.pyi)
     cdef readonly Limits limits
     cdef FlushQueue flush_queue         # LoopState.soon, or the one of write_buffer_deadline
-    cdef readonly set connections
+    cdef readonly set connections       # from open() to the end of TCP
+    cdef readonly set leaving           # from then on, while on_disconnect and what runs before it have not ended
     cdef Py_ssize_t write_buffer_size, high_water, low_water, max_buffered_amount     # bytes; -1: no limit
     cdef bint drops_messages            # slow_consumer="drop"
     cdef Py_ssize_t max_queue           # events; -1: no limit

@@ -344,6 +344,7 @@ cdef class ServerState:
             decode_text=options.decode_text,
         )
         self.connections = set()
+        self.leaving = set()
         self.closes = {}
         self.limits_passed = {}
         self.write_buffer_size = options.write_buffer_size
