@@ -94,7 +94,7 @@ def _check_name(name: str, known: tuple[str, ...], value: object) -> None:
         return
     if name in PARAMETERS:
         raise OptionError(name, value, "belongs to the server as a whole: give it to Server, not to a route")
-    right = ELSEWHERE.get(name) or next(iter(get_close_matches(name, known)), None)
+    right = ELSEWHERE.get(name) or next(iter(get_close_matches(name, known, cutoff=0.75)), None)
     remedy = f"write {right}" if right else f"known are {', '.join(known)}"
     raise OptionError(name, value, f"there is no such callback; {remedy}")
 

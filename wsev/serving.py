@@ -321,8 +321,7 @@ class Serving(Generic[S]):
     def callback_failed(self, error: CallbackError) -> None:
         """Log what a callback raised, and give it to on_error."""
         logger.error("%s", error, exc_info=error.__cause__ or error)
-        # A callback's failure in its turn would have no end.
-        if error.callback not in ("on_error", "on_disconnect"):
+        if error.callback != "on_error":  # that would have no end
             self._report(error)
 
     def exit(self, error: BaseException) -> None:
@@ -334,7 +333,7 @@ class Serving(Generic[S]):
 
     def subscribe(self, connection: Connection[S], topic: str) -> bool:
         """``Connection.subscribe``."""
-        return self._topics.subscribe(connection, topic)
+        return connection.is_open and self._topics.subscribe(connection, topic)
 
     def unsubscribe(self, connection: Connection[S], topic: str) -> bool:
         """``Connection.unsubscribe``."""

@@ -1,0 +1,121 @@
+"""Topics: who is subscribed to what.  That messages arrive is shown with real connections, in tests/integration/."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from wsev.topics import Topics
+
+
+class Subscriber:
+    """Stands for a connection: hashed and compared by identity."""
+
+
+@pytest.fixture
+def topics() -> Topics:
+    return Topics(3)
+
+
+def connection() -> Any:
+    return Subscriber()
+
+
+def test_a_subscription_is_one_of_the_connections_topics(topics: Topics) -> None:
+    conn = connection()
+    assert topics.subscribe(conn, "room")
+    assert topics.topics_of(conn) == {"room"}
+    assert topics.topics_of(connection()) == frozenset()
+
+
+def test_subscribing_twice_is_once(topics: Topics) -> None:
+    conn = connection()
+    assert topics.subscribe(conn, "room")
+    assert topics.subscribe(conn, "room")
+    assert topics.unsubscribe(conn, "room")
+    assert topics.topics_of(conn) == frozenset()
+
+
+def test_unsubscribing_from_what_one_is_not_subscribed_to_is_false(topics: Topics) -> None:
+    conn = connection()
+    topics.subscribe(conn, "room")
+    assert not topics.unsubscribe(conn, "hall")
+    assert not topics.unsubscribe(connection(), "room")
+
+
+def test_past_max_subscriptions_subscribe_is_false(topics: Topics) -> None:
+    conn = connection()
+    assert [topics.subscribe(conn, name) for name in "abcd"] == [True, True, True, False]
+    assert topics.topics_of(conn) == {"a", "b", "c"}
+    assert topics.subscribe(conn, "a"), "what it has, it keeps"
+    assert topics.subscribe(connection(), "d"), "the limit is each connection's"
+
+
+def test_without_max_subscriptions_there_is_no_limit() -> None:
+    topics, conn = Topics(None), connection()
+    assert all(topics.subscribe(conn, str(number)) for number in range(5000))
+
+
+def test_a_forgotten_connection_leaves_nothing(topics: Topics) -> None:
+    first, second = connection(), connection()
+    topics.subscribe(first, "a")
+    topics.subscribe(first, "b")
+    topics.subscribe(second, "b")
+    topics.forget(first)
+    assert topics.topics_of(first) == frozenset()
+    assert topics.topics_of(second) == {"b"}
+    topics.forget(second)
+    assert (topics._subscribers, topics._subscriptions) == ({}, {})
+
+
+def test_forgetting_who_never_subscribed_does_nothing(topics: Topics) -> None:
+    topics.forget(connection())
+
+
+def test_the_last_unsubscribe_leaves_nothing(topics: Topics) -> None:
+    conn = connection()
+    topics.subscribe(conn, "a")
+    topics.unsubscribe(conn, "a")
+    assert (topics._subscribers, topics._subscriptions) == ({}, {})
+
+
+def test_a_refused_subscription_leaves_nothing() -> None:
+    topics = Topics(1)
+    conn = connection()
+    with pytest.raises(ValueError):
+        topics.subscribe(conn, "")
+    assert (topics._subscribers, topics._subscriptions) == ({}, {})
+
+
+def test_publishing_to_nobody_is_zero(topics: Topics) -> None:
+    assert topics.publish("room", "hello", False) == 0
+
+
+def test_publishing_what_is_no_message_is_a_type_error_even_to_nobody(topics: Topics) -> None:
+    with pytest.raises(TypeError, match="message"):
+        topics.publish("room", 3, False)  # type: ignore[arg-type]  # that is the claim
+
+
+@pytest.mark.parametrize("topic", ["x", "x" * 255, "é" * 127, "\0", "a/b.*"], ids=ascii)
+def test_1_to_255_bytes_are_a_topic(topics: Topics, topic: str) -> None:
+    assert topics.subscribe(connection(), topic)
+    assert topics.publish("other" + topic[:100], "m", False) == 0
+
+
+@pytest.mark.parametrize("topic", ["", "x" * 256, "é" * 128, "\ud800"], ids=["empty", "256", "256 bytes", "surrogate"])
+def test_other_sizes_are_a_value_error_that_names_the_topic(topics: Topics, topic: str) -> None:
+    for call in (lambda: topics.subscribe(connection(), topic), lambda: topics.publish(topic, "m", False)):
+        with pytest.raises(ValueError, match="topic="):
+            call()
+
+
+@pytest.mark.parametrize("topic", [None, b"room", 3, ["room"]], ids=repr)
+def test_what_is_no_str_is_a_type_error(topics: Topics, topic: Any) -> None:
+    for call in (
+        lambda: topics.subscribe(connection(), topic),
+        lambda: topics.unsubscribe(connection(), topic),
+        lambda: topics.publish(topic, "m", False),
+    ):
+        with pytest.raises(TypeError, match="topic=.*must be a str"):
+            call()

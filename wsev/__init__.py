@@ -1,0 +1,47 @@
+"""wsev: an event-callback WebSocket server for asyncio."""
+
+from wsev._core.connection import Connection
+from wsev.asgi import asgi
+from wsev.close import CloseCode
+from wsev.errors import (
+    BrokerError,
+    CallbackError,
+    ConnectionClosed,
+    HandshakeError,
+    MessageTooBig,
+    OptionError,
+    ProtocolError,
+    SlowConsumer,
+    TimedOut,
+    WsevError,
+)
+from wsev.handler import Handler
+from wsev.handshake.request import Request
+from wsev.handshake.response import Accept, Response
+from wsev.server import Route, Server
+from wsev.serving import Stats
+from wsev.topics import broadcast
+
+__all__ = [
+    "Accept",
+    "BrokerError",
+    "CallbackError",
+    "CloseCode",
+    "Connection",
+    "ConnectionClosed",
+    "Handler",
+    "HandshakeError",
+    "MessageTooBig",
+    "OptionError",
+    "ProtocolError",
+    "Request",
+    "Response",
+    "Route",
+    "Server",
+    "SlowConsumer",
+    "Stats",
+    "TimedOut",
+    "WsevError",
+    "asgi",
+    "broadcast",
+]
