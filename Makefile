@@ -33,7 +33,7 @@ chat: build
 	$(BIN)/python examples/chat.py
 
 test: build
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadgroup $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile $(ARGS)
 
 lint: build
 	$(BIN)/ruff format --check .
@@ -47,7 +47,7 @@ format: build
 	$(BIN)/ruff format .
 
 autobahn: build
-	WSTEST="$$(.ci/wstest)" $(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup -m autobahn $(ARGS)
+	WSTEST="$$(.ci/wstest)" $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile -m autobahn $(ARGS)
 
 # A build of its own beside the ordinary one.  Sanitizers make everything slower, hence the longer limit a test.
 SANITIZED := build/sanitize/lib
