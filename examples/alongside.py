@@ -24,7 +24,8 @@ import wsev
 app = FastAPI()
 posted: asyncio.Queue[str] = asyncio.Queue(maxsize=1000)  # from HTTP to the consumer
 
-server: wsev.Server[None] = wsev.Server(http=wsev.asgi(app))  # what is no WebSocket goes to FastAPI
+web = wsev.asgi(app)
+server: wsev.Server[None] = wsev.Server(http=web, lifespan=web.lifespan)  # what is no WebSocket goes to FastAPI
 
 
 @server.on_connect

@@ -5,20 +5,18 @@ What the program answers to clients that are no browser is tests/integration/tes
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import shutil
-import socket
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 playwright = pytest.importorskip("playwright.async_api", reason="needs playwright: pip install playwright")
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect  # noqa: E402  # after the skip
+
+from tests.program import Program  # noqa: E402  # as above
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -30,7 +28,6 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium, or CHROMIUM=/path/to/it"),
 ]
 
-PROGRAM = Path(__file__).parents[2] / "examples" / "chat.py"
 QUIET = [
     *("--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -38,40 +35,9 @@ QUIET = [
 PHONE = {"viewport": {"width": 360, "height": 640}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
 
 
-class Program:
-    """The chat room's process."""
-
-    def __init__(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
-
-    @property
-    def url(self) -> str:
-        return f"http://localhost:{self.port}/"
-
-    async def start(self) -> None:
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, str(PROGRAM), "--port", str(self.port)),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        assert self._process.stdout is not None
-        said = b""
-        while b"started on" not in said:
-            line = await self._process.stdout.readline()
-            assert line, f"it ended: {said.decode()}"
-            said += line
-
-    async def stop(self) -> None:
-        self._process.terminate()
-        said, _ = await self._process.communicate()
-        assert self._process.returncode == 0, said.decode()
-        assert b"Traceback" not in said, said.decode()
-
-
 @pytest.fixture
 async def program() -> AsyncIterator[Program]:
-    program = Program()
+    program = Program("chat.py")
     await program.start()
     yield program
     await program.stop()
@@ -106,7 +72,7 @@ async def open_page(browser: Browser, program: Program) -> AsyncIterator[Open]:
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: complaints.append(f"a dialog: {dialog.message}"))
         page.on("console", heed)
-        await page.goto(program.url)
+        await page.goto(f"http://localhost:{program.port}/")
         return page
 
     yield open_page
@@ -191,7 +157,7 @@ async def test_markup_is_shown_as_text_and_runs_nowhere(open_page: Open) -> None
 
 async def test_policy_of_the_page_refuses_markup_even_from_its_own_script(browser: Browser, program: Program) -> None:
     page = await browser.new_page()
-    await page.goto(program.url)
+    await page.goto(f"http://localhost:{program.port}/")
     attempt = "() => { try { document.body.innerHTML = '<i>x</i>'; } catch (error) { return error.name; } }"
     assert await page.evaluate(attempt) == "TypeError"
     await expect(page.locator("i")).to_have_count(0)

@@ -13,7 +13,6 @@ import importlib.util
 import json
 import re
 import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -23,8 +22,8 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.conftest import Connect, Raw, Serve
 from tests.peer import TEXT, Head
+from tests.program import EXAMPLES
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 KEY = "0123456789abcdef" * 2
 OTHER_KEY = KEY[::-1]
 
