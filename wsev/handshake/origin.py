@@ -19,6 +19,7 @@ __all__ = ["Authority", "OriginPolicy", "parse_authority"]
 _AUTHORITY = re.compile(
     r"(\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})++)(?::([0-9]{0,5}))?",
 )
+_LABELS = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -115,7 +116,7 @@ def _is_same_origin(origin: str, host: Authority) -> bool:
 def _is_subdomain(host: str, parent: str) -> bool:
     """Whether ``host`` is one or more labels in front of ``parent``, which begins with a dot."""
     labels = host.removesuffix(parent)
-    return labels != host and all(labels.split(".")) and "%" not in labels
+    return labels != host and _LABELS.fullmatch(labels) is not None
 
 
 def _normalize(origin: str) -> str:
