@@ -29,7 +29,7 @@ cdef enum:
 
 cdef enum HeaderPart:           # how much of a header the bytes told
     HEADER_NOTHING = 0          # not even its first two bytes
-    HEADER_START = 1            # the first two bytes: all but payload_size (unless it is in its 7-bit form) and masking_key
+    HEADER_START = 1            # the first two bytes: all but payload_size, header_size and masking_key
     HEADER_LENGTH = 2           # payload_size too
     HEADER_WHOLE = 3            # everything
 
@@ -51,8 +51,8 @@ cdef HeaderPart decode_header(const uint8_t* data, Py_ssize_t size, FrameHeader*
 cdef int encode_header(uint8_t* out, int first_byte, uint64_t size) noexcept
 cdef int encode_masked_header(uint8_t* out, int first_byte, uint64_t size, const uint8_t* masking_key) noexcept
 
-# Write size bytes of a payload, from src to dst (which may be the same, else do not overlap), masked or unmasked; offset is
-# src's in the payload.  Returns whether a byte written has its high bit set; if none has, they are ASCII.
+# Write size bytes of a payload, from src to dst (which may be the same, else do not overlap), masked or unmasked;
+# offset is src's in the payload.  Returns whether a byte written has its high bit set; if none has, they are ASCII.
 cdef bint unmask(
     uint8_t* dst, const uint8_t* src, Py_ssize_t size, const uint8_t* masking_key, Py_ssize_t offset
 ) noexcept

@@ -32,7 +32,7 @@ cdef extern from "utf8.h":
         uint8_t missing
 
 
-# What has come of a header, frame or message that is not complete.  Made when needed, freed when everything is complete.
+# What has come of a header, frame or message that is not complete.  Made when needed, freed when nothing needs it.
 cdef struct Unfinished:
     PyObject* fed               # what keeps the bytes of a Python-level feed() alive (one reference), or NULL
     # The message
@@ -80,10 +80,11 @@ cdef class Parser:
     cdef void feed_bytes(self, const uint8_t* data, Py_ssize_t size) noexcept
     cdef int next_event(self) except -1
     cdef object take_payload(self)
-    # Stop parsing between two events: the bytes not looked at, and how many; the parser forgets them.
+    # Stop parsing between two events: the bytes not looked at, and how many; the parser forgets them.  After CLOSE and
+    # FAILED: what came behind.
     cdef Py_ssize_t rest(self, const uint8_t** data) noexcept
-    # Where the next bytes may be received without a copy, while at least 32 KiB of a payload are still to come (else NULL).
-    # Only when everything fed is used up; valid until the next call of any method.
+    # Where the next bytes may be received without a copy, while at least 32 KiB of a payload are still to come (else
+    # NULL).  Only when everything fed is used up; valid until the next call of any method.
     cdef uint8_t* receive_area(self, Py_ssize_t* size) except? NULL
     cdef int received(self, Py_ssize_t size) except -1      # so many bytes were written there; then call next_event()
     cdef bint is_inside(self) noexcept          # an unfinished message, frame or header
@@ -106,6 +107,7 @@ cdef class Parser:
     cdef object _take_message(self)
     # The memory of the unfinished
     cdef Unfinished* _need_unfinished(self) except NULL
+    cdef void _drop_message(self) noexcept
     cdef Py_ssize_t _room(self) noexcept
     cdef uint8_t* _message_end(self) noexcept
     cdef int _grow(self, uint64_t come) except -1

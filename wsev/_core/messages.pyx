@@ -92,7 +92,8 @@ cdef class Parser:
         while (event := parser.next()) != Event.NEED_DATA:
             ...
 
-    After CLOSE, which ends the peer's data, and after FAILED it looks at no further byte and keeps none.
+    After CLOSE, which ends the peer's data, and after FAILED it looks at no further byte and keeps none: ``next``
+    returns NEED_DATA, or FAILED again.
     """
 
     def __cinit__(self, Limits limits not None):
@@ -146,7 +147,7 @@ cdef class Parser:
         return size
 
     def take_rest(self) -> bytes:
-        """Return the bytes fed that were not looked at; the parser forgets them."""
+        """Return the bytes fed that were not looked at, also after CLOSE and FAILED; the parser forgets them."""
         cdef const uint8_t* data = NULL
         cdef Py_ssize_t size = self.rest(&data)
         rest = PyBytes_FromStringAndSize(<const char*> data, size)
@@ -186,6 +187,8 @@ cdef class Parser:
             elif self._state == IN_PAYLOAD:
                 event = self._next_payload()
             else:
+                self._data = self._end = NULL
+                self._need_data()
                 event = FAILED if self.violation else NEED_DATA
         return event
 
@@ -198,6 +201,8 @@ cdef class Parser:
         cdef Py_ssize_t size = self._end - self._data
         data[0] = self._data
         self._data = self._end = NULL
+        if self._unfinished != NULL and self._unfinished.fed == NULL:
+            self._need_data()
         return size
 
     cdef uint8_t* receive_area(self, Py_ssize_t* size) except? NULL:
@@ -391,11 +396,7 @@ cdef class Parser:
             self.payload = self._decode_message()
         else:
             self.payload = self._take_message()
-        Py_XDECREF(unfinished.message)
-        unfinished.message = NULL
-        unfinished.size = 0
-        unfinished.fragments = 0
-        self._message_opcode = 0
+        self._drop_message()
         return event
 
     cdef object _decode_message(self):
@@ -430,6 +431,13 @@ cdef class Parser:
         Py_XDECREF(unfinished.message)
         Py_XDECREF(unfinished.fed)
         deallocate(unfinished)
+
+    cdef void _drop_message(self) noexcept:
+        self._message_opcode = 0
+        Py_XDECREF(self._unfinished.message)
+        self._unfinished.message = NULL
+        self._unfinished.size = 0
+        self._unfinished.fragments = 0
 
     cdef Py_ssize_t _room(self) noexcept:
         """The bytes that fit behind the unfinished message."""
@@ -491,12 +499,13 @@ cdef class Parser:
         return FAILED
 
     cdef void _stop(self) noexcept:
-        """Look at no further byte, and keep none."""
+        """Look at no further byte and keep none; rest() tells what came behind."""
         self._set_state(ENDED)
         self.payload = None
-        self._data = self._end = NULL
-        self._message_opcode = 0
-        self._drop_unfinished()
+        if self._unfinished != NULL:
+            self._drop_message()
+            self._unfinished.header_size = 0
+            self._unfinished.control_size = 0
 
     cdef int _need_data(self) noexcept:
         """Everything fed is used up: let go of it, and of a block that nothing needs any more."""
