@@ -9,41 +9,46 @@ from wsev._core.writer cimport ReadyState
 
 
 cdef class Rare:
-    """What few connections have, made when needed."""
+    """What few connections have, or only for a while; made when needed."""
     cdef list drain_waiters             # futures of drain()
     cdef list end_waiters               # futures of wait_closed()
     cdef object close_reason            # str
     cdef object error                   # why it ended, for on_disconnect; None: both Close frames were exchanged
     cdef bytes pong                     # of the newest ping that came while output was blocked
-    cdef int64_t closing_due            # milliseconds: when TCP must have ended
-    cdef int64_t progress_at            # milliseconds: when the kernel last took output that was stuck
+    cdef Buffer* backlog                # bytes received and not parsed, while it is held
+    # Milliseconds of LoopState.now; 0: not set
+    cdef int64_t held_at                # since when its reading is paused
+    cdef int64_t closing_due            # when TCP must have ended
+    cdef int64_t progress_at            # when the kernel last took output that was stuck
     cdef Py_ssize_t stuck               # bytes that were stuck then
 
 
 cdef class Connection(Dispatcher):
     cdef object __weakref__
-    cdef Parser parser
     cdef readonly object request
     cdef readonly object subprotocol
     cdef public object state            # the user's
     cdef readonly uint64_t id
-    cdef Rare rare
-    cdef Buffer* backlog                # bytes received and not parsed, while it is held
+    cdef Parser parser                  # while something is received, and while a message is unfinished; else None
+    cdef Rare rare                      # None until needed
     # Milliseconds of LoopState.now; 0: not set
     cdef int64_t received_at            # the peer's last sign of life
     cdef int64_t message_started_at     # the first byte of the message that is coming in
-    cdef int64_t held_at                # since when its reading is paused
     cdef int64_t control_due            # microseconds: when the control frames so far will have been worth their time
     cdef int64_t pinged_at              # microseconds: when the keepalive ping left, which is also its payload
     cdef float latency_seconds          # below 0: not known
     cdef unsigned short own_code        # of the Close frame that we sent; 0: none
     cdef unsigned short peer_code       # of the peer's
-    cdef bint delivers                  # events reach the callbacks: until our own close(), abort() or failure
-    cdef bint is_direct                 # the read that is under way goes into the message itself
-    cdef bint flushes_early             # a pong or Close waits for the end of the read event
-    cdef bint is_drained                # on_drain and drain() are due
-    cdef bint is_clean                  # both Close frames were exchanged, and nothing came behind
+    # Booleans of one byte each
+    cdef unsigned char delivers         # events reach the callbacks: until our own close(), abort() or failure
+    cdef unsigned char is_direct        # the read that is under way goes into the message itself
+    cdef unsigned char flushes_early    # a pong or Close waits for the end of the read event
+    cdef unsigned char is_drained       # on_drain and drain() are due
+    cdef unsigned char is_clean         # both Close frames were exchanged, and nothing came behind
 
+    cdef Parser _take_parser(self)
+    cdef int _return_parser(self) except -1
+    cdef bint _has_backlog(self) noexcept
     cdef int _set_state(self, ReadyState state) except -1
     cdef Rare _rare(self)
     cdef int _begin_event(self) except -1

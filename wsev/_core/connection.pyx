@@ -87,8 +87,8 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
         self.loop_state = server.loop_state
         self.callbacks = callbacks
         self.output = Output(transport)
-        self.parser = Parser(server.limits)
         self.request = request
+        request._peer = self.output
         self.subprotocol = subprotocol
         self.state = state
         self.latency_seconds = -1
@@ -98,7 +98,8 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
     def __dealloc__(self):
         if self.due:
             self.loop_state.wheel.remove(self)
-        self._drop_backlog()
+        if self.rare is not None:
+            self._drop_backlog()
 
     def __repr__(self):
         address = self.remote_address
@@ -351,7 +352,7 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
             self.happened(CONNECT, None, 0)
             if rest and self.ready_state <= CLOSING:
                 self.server.bytes_in += len(rest)
-                self.parser.feed_bytes(<const uint8_t*> PyBytes_AS_STRING(rest), len(rest))
+                self._take_parser().feed_bytes(<const uint8_t*> PyBytes_AS_STRING(rest), len(rest))
                 self._process()
                 # What the parser still holds lies in rest, which ends here.
                 if self.ready_state <= CLOSING and not self.output.is_paused and not self._may_process():
@@ -371,7 +372,7 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
     def get_buffer(self, sizehint):
         cdef Py_ssize_t size = 0
         cdef uint8_t* area = NULL
-        if self.ready_state <= CLOSING:
+        if self.ready_state <= CLOSING and self.parser is not None:
             area = self.parser.receive_area(&size)
         if area == NULL:
             return self.loop_state.get_read_view()
@@ -389,7 +390,7 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
             if is_direct:
                 self.parser.received(size)
             else:
-                self.parser.feed_bytes(self.loop_state.read_buffer, size)
+                self._take_parser().feed_bytes(self.loop_state.read_buffer, size)
             self._process()
         finally:
             self._end_event()
@@ -425,7 +426,7 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
                     waiter.set_result(None)
             self.rare.end_waiters = None
         self._use_backlog()
-        if self.backlog == NULL:
+        if not self._has_backlog():
             self._disconnected()
 
     def pause_writing(self):
@@ -457,13 +458,31 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
         self.flushes_early = False
         if self.ready_state > CLOSING:
             return 0
-        if not self.parser.is_inside():
+        self._return_parser()
+        if self.parser is None:
             self.message_started_at = 0
         elif not self.message_started_at and self.server.read_deadline:
             self.message_started_at = self.loop_state.now
             self._watch(self.server.read_deadline)
         if self.is_congested and self.ready_state == OPEN and not self.output.is_paused:
             self._hold()
+        return 0
+
+    cdef Parser _take_parser(self):
+        """A parser of its own for as long as it receives: idle connections have none (80 bytes each)."""
+        if self.parser is None:
+            self.parser = self.server.spare_parser
+            if self.parser is None:
+                self.parser = Parser(self.server.limits)
+            else:
+                self.server.spare_parser = None
+        return self.parser
+
+    cdef int _return_parser(self) except -1:
+        """Between two messages a parser remembers nothing: the next connection may have it."""
+        if self.parser is not None and not self.parser.is_inside() and not self._has_backlog():
+            self.server.spare_parser = self.parser
+            self.parser = None
         return 0
 
     cdef bint _may_process(self) noexcept:
@@ -500,17 +519,20 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
     cdef int _hold(self) except -1:
         """Stop parsing between two events, and reading: what has come lies in the backlog until _proceed()."""
         cdef const uint8_t* data = NULL
-        cdef Py_ssize_t size = self.parser.rest(&data)
-        if self.backlog != NULL:
-            self.backlog.start = self.backlog.end - size    # the parser was reading it
+        cdef Py_ssize_t size = 0
+        cdef Rare rare = self._rare()
+        if self.parser is not None:
+            size = self.parser.rest(&data)
+        if rare.backlog != NULL:
+            rare.backlog.start = rare.backlog.end - size    # the parser was reading it
             if size == 0:
                 self._drop_backlog()
         elif size:
-            self.backlog = self.loop_state.pool.acquire(size)
-            memcpy(self.backlog.data, data, size)
-            self.backlog.end = size
+            rare.backlog = self.loop_state.pool.acquire(size)
+            memcpy(rare.backlog.data, data, size)
+            rare.backlog.end = size
         if not self.output.is_paused:
-            self.held_at = self.loop_state.now
+            rare.held_at = self.loop_state.now
             self.output.pause()
         return 0
 
@@ -521,33 +543,38 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
         if self.ready_state <= CLOSING:
             # A pause of ours counts for no timeout.
             if self.message_started_at:
-                self.message_started_at += self.loop_state.now - self.held_at
-            self.held_at = self.loop_state.now
+                self.message_started_at += self.loop_state.now - self.rare.held_at
+            self.rare.held_at = self.loop_state.now
             self._begin_event()
             try:
                 self._use_backlog()
             finally:
                 self._end_event()
-        if self.backlog == NULL and (self.ready_state > CLOSING or self._may_process()):
+        if not self._has_backlog() and (self.ready_state > CLOSING or self._may_process()):
             self.output.resume()
         return 0
 
     cdef int _use_backlog(self) except -1:
-        if self.backlog == NULL:
+        cdef Buffer* backlog
+        if not self._has_backlog():
             return 0
+        backlog = self.rare.backlog
         if self.delivers or self.ready_state == CLOSING:
-            self.parser.feed_bytes(self.backlog.data + self.backlog.start, self.backlog.end - self.backlog.start)
-            self.backlog.start = self.backlog.end
+            self._take_parser().feed_bytes(backlog.data + backlog.start, backlog.end - backlog.start)
+            backlog.start = backlog.end
             self._process()
-            if self.backlog != NULL and self.backlog.start < self.backlog.end:
+            if self._has_backlog() and backlog.start < backlog.end:
                 return 0                # held again
         self._drop_backlog()
         return 0
 
+    cdef bint _has_backlog(self) noexcept:
+        return self.rare is not None and self.rare.backlog != NULL
+
     cdef void _drop_backlog(self) noexcept:
-        if self.backlog != NULL:
-            self.loop_state.pool.release(self.backlog)
-            self.backlog = NULL
+        if self._has_backlog():
+            self.loop_state.pool.release(self.rare.backlog)
+            self.rare.backlog = NULL
 
     # ---------------------------------------------------------------- control frames (RFC 6455 section 5.5)
 
@@ -647,7 +674,8 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
         cdef const uint8_t* behind = NULL
         self._keep_error(error)
         self._set_state(ENDING)
-        self.parser.rest(&behind)
+        if self.parser is not None:
+            self.parser.rest(&behind)
         if not self.delivers:
             self._drop_backlog()
         if self.rare is not None:
@@ -795,9 +823,9 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
     cdef int events_taken(self) except -1:
         if self.ready_state < CLOSED:
             return self._proceed()
-        if self.backlog != NULL:
+        if self._has_backlog():
             self._use_backlog()
-            if self.backlog == NULL:
+            if not self._has_backlog():
                 self._disconnected()
         return 0
 

@@ -31,7 +31,7 @@ cdef class Waiting:
 cdef class Dispatcher(Writer):
     cdef Callbacks callbacks
     cdef Waiting waiting        # None: nothing waits and nothing runs
-    cdef bint is_over           # on_disconnect has been called: no event comes any more
+    cdef unsigned char is_over  # bool; on_disconnect has been called: no event comes any more
 
     cdef int happened(self, Happening happening, object argument, Py_ssize_t size) except -1
     cdef int message_came(self, object message, Py_ssize_t size, bint is_text) except -1

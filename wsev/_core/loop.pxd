@@ -7,7 +7,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from wsev._core.buffers cimport Pool
-from wsev._core.messages cimport Limits
+from wsev._core.messages cimport Limits, Parser
 
 
 cdef enum:
@@ -23,8 +23,8 @@ cdef class LoopMember:
     cdef int64_t due                    # milliseconds of LoopState.now; 0: not in the wheel
     cdef short slot                     # whose list it stands in
     # The flush queues'.
-    cdef bint is_scheduled              # stands in LoopState.soon
-    cdef bint is_delayed                # stands in the queue of its write_buffer_deadline
+    cdef unsigned char is_scheduled     # bool; stands in LoopState.soon
+    cdef unsigned char is_delayed       # bool; stands in the queue of its write_buffer_deadline
 
     cdef int run_scheduled(self) except -1
     cpdef int64_t expire(self, int64_t now) except -1
@@ -84,7 +84,7 @@ cdef class LoopState:
 
     cdef int schedule(self, LoopMember member) except -1
     cdef int watch(self, LoopMember member, int64_t due) except -1
-    cdef object get_read_view(self)
+    cpdef object get_read_view(self)
     cdef int64_t clock(self) except -1
 
 
@@ -93,6 +93,7 @@ cdef class ServerState:
     cdef readonly LoopState loop_state
     cdef readonly object hooks          # ServerHooks (loop.pyi)
     cdef readonly Limits limits
+    cdef Parser spare_parser            # for the next connection that receives; None: make one
     cdef FlushQueue flush_queue         # LoopState.soon, or the one of write_buffer_deadline
     cdef readonly set connections       # from open() to the end of TCP
     cdef readonly set leaving           # from then on, while on_disconnect and what runs before it have not ended

@@ -20,12 +20,13 @@ import logging
 import threading
 
 from wsev._core.buffers cimport Pool, allocate, deallocate
-from wsev._core.messages cimport Limits
+from wsev._core.messages cimport Limits, Parser
 
 logger = logging.getLogger("wsev.connection")
 
 TICK = 250                  # milliseconds; a timeout of seconds is found out a fraction of a second late
 FINEST_TICK = 5             # milliseconds; below it the ticks themselves would be a load
+SMALLEST_READ = 4096        # bytes; what read_buffer_size may be at least
 ATTRIBUTE = "_wsev_loop_state"
 
 
@@ -263,6 +264,7 @@ cdef class LoopState:
         self.wheel = Wheel()
         self.soon = FlushQueue(loop, 0)
         self.delayed = {}
+        self.read_wanted = SMALLEST_READ
         self.origin = loop.time() - 0.001       # now is never 0, which means "not set" to who stores it
         self.now = 1
 
@@ -298,7 +300,7 @@ cdef class LoopState:
         return self.wheel.schedule(member, due)
 
     def _arm(self):
-        self.timer = self.loop.call_later(self.wheel.granularity / 1000, self._tick)
+        self.timer = self.loop.call_later(<double> self.wheel.granularity / 1000.0, self._tick)
 
     def _tick(self):
         self.timer = None
@@ -309,7 +311,7 @@ cdef class LoopState:
             if self.timer is None and (self.wheel.count or self.pool.idle_bytes):
                 self._arm()
 
-    cdef object get_read_view(self):
+    cpdef object get_read_view(self):
         """The read buffer, enlarged if a server asked for more; called between read events only."""
         if self.read_size < self.read_wanted:
             deallocate(self.read_buffer)

@@ -10,9 +10,9 @@ from wsev._core.loop cimport LoopMember
 
 
 cdef struct Address:
+    uint16_t port
     uint8_t family                      # 4, 6; 0: neither, ask the transport
     uint8_t ip[16]
-    uint16_t port
 
 
 cdef class Sink(LoopMember):
@@ -29,13 +29,12 @@ cdef class Output:
     """
     cdef readonly object transport      # None after the end
     cdef int fd                         # for send(2); -1: the transport writes (TLS, other kinds), or has been closed
-    cdef readonly bint is_blocked       # Sink.may_write() will come
-    cdef readonly bint is_broken        # the kernel refused for good: what is sent from now on is dropped
-    cdef bint is_paused
+    cdef unsigned char is_blocked       # bool; Sink.may_write() will come
+    cdef unsigned char is_broken        # bool; the kernel refused for good: what is sent from now on is dropped
+    cdef unsigned char is_paused        # bool
     cdef Address remote
-    cdef Address local
-    cdef object remote_name             # where Address does not say it: a Unix path; kept past the end
-    cdef object local_name
+    cdef object remote_name             # where remote does not tell: a Unix path
+    cdef object kept_local_address      # when the end has come
 
     # Gives the kernel (or the transport) as much as it takes, releases what was taken, and returns the rest of the chain.
     cdef Buffer* send(self, Buffer* chain, Pool pool) except? NULL
@@ -48,5 +47,4 @@ cdef class Output:
     cdef int finish(self) except -1             # FIN behind what is queued; reading goes on where the transport can
     cdef int close(self) except -1              # at once, but for what is queued
     cdef int abort(self) except -1              # at once
-    cdef int keep_addresses(self) except -1
     cdef int lost(self) except -1

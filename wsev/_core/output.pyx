@@ -55,9 +55,20 @@ cdef class Output:
     @property
     def local_address(self):
         """As remote_address, of our side."""
-        if self.transport is not None:
-            self.keep_addresses()
-        return _address(&self.local, self.local_name)
+        cdef Address local
+        if self.transport is None:
+            return self.kept_local_address
+        sock = self.transport.get_extra_info("socket")
+        local.family = 0
+        if sock is not None and sock.fileno() >= 0:
+            _read_address(sock.fileno(), False, &local)
+        return _address(&local, None if local.family else _name(self.transport.get_extra_info("sockname")))
+
+    def get_extra_info(self, name, default=None):
+        """As a transport's; the peer's address after the end, too."""
+        if name == "peername":
+            return self.remote_address
+        return default if self.transport is None else self.transport.get_extra_info(name, default)
 
     cdef Buffer* send(self, Buffer* chain, Pool pool) except? NULL:
         if self.is_broken or self.transport is None:
@@ -173,19 +184,8 @@ cdef class Output:
             self.transport.abort()
         return 0
 
-    cdef int keep_addresses(self) except -1:
-        """While there is a descriptor to ask: addresses are readable after the end."""
-        if self.local.family or self.local_name is not None:
-            return 0
-        sock = self.transport.get_extra_info("socket")
-        if sock is not None and sock.fileno() >= 0:
-            _read_address(sock.fileno(), False, &self.local)
-        if not self.local.family:
-            self.local_name = _name(self.transport.get_extra_info("sockname"))
-        return 0
-
     cdef int lost(self) except -1:
-        self.keep_addresses()
+        self.kept_local_address = self.local_address
         self.fd = -1
         self.is_blocked = False
         self.transport = None

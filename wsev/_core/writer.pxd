@@ -18,12 +18,12 @@ cdef enum ReadyState:           # of a connection (RFC 6455 sections 4 to 7); ch
 cdef class Writer(Sink):
     """The unsent bytes of one connection: a chain of buffers, held only while there are some."""
     cdef ServerState server
-    cdef ReadyState ready_state
+    cdef unsigned char ready_state      # ReadyState
     cdef Buffer* head           # sent first
     cdef Buffer* tail           # filled; head where there is one buffer only
     cdef Py_ssize_t unsent      # bytes of the chain
-    cdef bint is_reading        # its read event is running, at whose end it flushes
-    cdef bint is_congested      # unsent bytes passed high_water, and are not yet down to a quarter of it
+    cdef unsigned char is_reading       # bool; its read event is running, at whose end it flushes
+    cdef unsigned char is_congested     # bool; unsent bytes passed high_water, and are not yet down to a quarter of it
 
     # One frame.  owner: whose bytes payload are, if they never change (a large payload is then not copied); else None.
     cdef int queue_frame(self, int first_byte, const uint8_t* payload, Py_ssize_t size, object owner) except -1

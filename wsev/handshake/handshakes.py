@@ -12,6 +12,7 @@ from collections import Counter
 from typing import Any
 from weakref import WeakSet
 
+from wsev._core.loop import LoopState
 from wsev.handshake.deadlines import Deadlines
 from wsev.handshake.host import Host
 from wsev.handshake.opening import OpeningHandshake, State
@@ -42,6 +43,7 @@ class Handshakes:
 
     def __init__(self, host: Host) -> None:
         self.host = host
+        self.loop_state = LoopState.of(host.loop)
         self.policy = OriginPolicy(host.options.origins)
         self.open: set[OpeningHandshake] = set()
         self.handed_over: WeakSet[asyncio.Transport] = WeakSet()

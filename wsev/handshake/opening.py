@@ -78,8 +78,12 @@ _NEXT = (
 )
 
 
-class OpeningHandshake(asyncio.Protocol):
-    """One connection, from its being accepted to the answer to its request."""
+class OpeningHandshake(asyncio.BufferedProtocol):
+    """One connection, from its being accepted to the answer to its request.
+
+    A BufferedProtocol, as Connection is: uvloop's transport keeps the methods of a protocol of the other kind for ever,
+    and with them 250 bytes of this one.
+    """
 
     __slots__ = ("_is_admitted", "_reader", "_rest", "_shared", "_state", "_task", "_transport", "_unsent")
 
@@ -147,6 +151,12 @@ class OpeningHandshake(asyncio.Protocol):
             self._is_admitted = True
         else:
             self._refuse(refusal)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._shared.loop_state.get_read_view()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._shared.loop_state.get_read_view()[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         if self._state is State.READING:

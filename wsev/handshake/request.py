@@ -8,9 +8,8 @@ parsed is kept: an idle connection costs its request's bytes and two references.
 
 from __future__ import annotations
 
-from asyncio import BaseTransport
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TypeVar, overload
+from typing import Any, Protocol, TypeVar, overload
 from urllib.parse import parse_qsl, unquote
 
 __all__ = ["Address", "Fields", "Headers", "Request", "address_of", "parse_list", "split_target"]
@@ -22,7 +21,13 @@ Address = tuple[str, int] | str
 T = TypeVar("T")
 
 
-def address_of(transport: BaseTransport) -> Address:
+class HasExtraInfo(Protocol):
+    """What is asked of a transport."""
+
+    def get_extra_info(self, name: str, default: object = None) -> Any: ...
+
+
+def address_of(transport: HasExtraInfo) -> Address:
     """The address of a transport's peer, in the form of ``Request.remote_address``."""
     address = transport.get_extra_info("peername")
     if isinstance(address, tuple):
@@ -127,13 +132,13 @@ class Request:
     variable where you look at several.
     """
 
-    __slots__ = ("_raw", "_transport")
+    __slots__ = ("_peer", "_raw")
 
-    def __init__(self, raw: bytes, transport: BaseTransport) -> None:
+    def __init__(self, raw: bytes, peer: HasExtraInfo) -> None:
         self._raw = raw
-        # Asked for the address when that is wanted; both loops' transports know it after their end, too.  No reference
-        # cycle of ours: a transport lets go of its protocol when it ends.
-        self._transport = transport
+        # Asked for the address when that is wanted: the transport, and once there is a Connection its Output, which
+        # knows the address after the end, too.
+        self._peer = peer
 
     @property
     def method(self) -> str:
@@ -183,7 +188,7 @@ class Request:
     @property
     def remote_address(self) -> Address:
         """The address of the client, ``(host, port)``; on a Unix socket a path or ``""``.  Readable after the end."""
-        return address_of(self._transport)
+        return address_of(self._peer)
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {split_target(self.target)[1]}>"  # no query: it may hold a token
