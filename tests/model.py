@@ -41,14 +41,7 @@ def mask(data: bytes, key: bytes) -> bytes:
     return bytes(byte ^ key[i % 4] for i, byte in enumerate(data))
 
 
-def encode(
-    opcode: int,
-    payload: bytes,
-    *,
-    fin: bool = True,
-    rsv: int = 0,
-    key: bytes | None = None,
-) -> bytes:
+def encode(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, key: bytes | None = None) -> bytes:
     size = len(payload)
     masked = 0x80 if key is not None else 0
     head = bytes([(0x80 if fin else 0) | rsv << 4 | opcode])
@@ -67,10 +60,7 @@ def require(condition: bool, rule: str) -> None:
 
 
 def require_text(text: bytes, *, complete: bool) -> None:
-    require(
-        re.fullmatch(UTF8 if complete else UTF8 + UTF8_BEGUN, text) is not None,
-        "TEXT_NOT_UTF8",
-    )
+    require(re.fullmatch(UTF8 if complete else UTF8 + UTF8_BEGUN, text) is not None, "TEXT_NOT_UTF8")
 
 
 def take(data: bytes, size: int) -> tuple[bytes, bytes]:
@@ -84,20 +74,13 @@ def close_event(body: bytes) -> Said:
         return "CLOSE", 1005, ""
     require(len(body) >= 2, "CLOSE_BODY_OF_ONE_BYTE")
     code = int.from_bytes(body[:2], "big")
-    require(
-        code in {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)},
-        "CLOSE_CODE_NOT_ALLOWED",
-    )
+    require(code in {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}, "CLOSE_CODE_NOT_ALLOWED")
     require(re.fullmatch(UTF8, body[2:]) is not None, "CLOSE_REASON_NOT_UTF8")
     return "CLOSE", code, body[2:].decode()
 
 
 def sequence(
-    data: bytes,
-    is_client: bool,
-    max_message_size: int,
-    max_fragments: int,
-    decode_text: bool,
+    data: bytes, is_client: bool, max_message_size: int, max_fragments: int, decode_text: bool
 ) -> Iterator[Said]:
     """RFC 6455 section 5, frame by frame; raises Incomplete at the end of the bytes."""
     message, message_opcode, fragments = b"", 0, 0
@@ -145,20 +128,12 @@ def sequence(
         if opcode in {PING, PONG}:
             yield Event(opcode).name, payload
         elif fin:
-            yield (
-                Event(message_opcode).name,
-                message.decode() if message_opcode == TEXT and decode_text else message,
-            )
+            yield (Event(message_opcode).name, message.decode() if message_opcode == TEXT and decode_text else message)
             message, message_opcode, fragments = b"", 0, 0
 
 
 def events(
-    data: bytes,
-    *,
-    is_client: bool = False,
-    max_message_size: int = 0,
-    max_fragments: int = 0,
-    decode_text: bool = True,
+    data: bytes, *, is_client: bool = False, max_message_size: int = 0, max_fragments: int = 0, decode_text: bool = True
 ) -> list[Said]:
     said: list[Said] = []
     try:

@@ -15,19 +15,11 @@ SIZES = [*range(301), 65_534, 65_535, 65_536, 65_537, 1_048_576]
     "frame, expected",
     [
         pytest.param(encode_frame(1, b"Hello"), "81 05 48 65 6c 6c 6f", id="unmasked text"),
-        pytest.param(
-            encode_frame(1, b"Hello", masking_key=KEY),
-            "81 85 37 fa 21 3d 7f 9f 4d 51 58",
-            id="masked text",
-        ),
+        pytest.param(encode_frame(1, b"Hello", masking_key=KEY), "81 85 37 fa 21 3d 7f 9f 4d 51 58", id="masked text"),
         pytest.param(encode_frame(1, b"Hel", fin=False), "01 03 48 65 6c", id="first fragment"),
         pytest.param(encode_frame(0, b"lo"), "80 02 6c 6f", id="last fragment"),
         pytest.param(encode_frame(9, b"Hello"), "89 05 48 65 6c 6c 6f", id="ping"),
-        pytest.param(
-            encode_frame(10, b"Hello", masking_key=KEY),
-            "8a 85 37 fa 21 3d 7f 9f 4d 51 58",
-            id="masked pong",
-        ),
+        pytest.param(encode_frame(10, b"Hello", masking_key=KEY), "8a 85 37 fa 21 3d 7f 9f 4d 51 58", id="masked pong"),
         pytest.param(encode_frame(1, b"", rsv1=True), "c1 00", id="compressed"),
     ],
 )

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wsev._core.rules import (
-    Violation,
-    check_header,
-    close_code_of,
-    may_receive_close_code,
-    reason_of,
-)
+from wsev._core.rules import Violation, check_header, close_code_of, may_receive_close_code, reason_of
 
 DATA = {"continuation": 0, "text": 1, "binary": 2}
 CONTROL = {"close": 8, "ping": 9, "pong": 10}
@@ -41,11 +35,7 @@ def test_a_servers_frame_must_not_be_masked(opcode: int) -> None:
     assert check_header(masked, is_client=True, inside_message=inside) == Violation.MASKED_FRAME
 
 
-@pytest.mark.parametrize(
-    "rsv",
-    [RSV2, RSV3, RSV2 | RSV3, RSV1 | RSV2, RSV1 | RSV3, RSV1 | RSV2 | RSV3],
-    ids=hex,
-)
+@pytest.mark.parametrize("rsv", [RSV2, RSV3, RSV2 | RSV3, RSV1 | RSV2, RSV1 | RSV3, RSV1 | RSV2 | RSV3], ids=hex)
 @pytest.mark.parametrize("opcode", OPCODES.values(), ids=OPCODES)
 def test_rsv2_and_rsv3_are_reserved(opcode: int, rsv: int) -> None:
     assert check(bytes([FIN | rsv | opcode, MASK])) == Violation.RESERVED_BIT
@@ -58,9 +48,7 @@ def test_rsv1_must_be_negotiated(opcode: int) -> None:
 
 
 @pytest.mark.parametrize("opcode", OPCODES.values(), ids=OPCODES)
-def test_negotiated_rsv1_belongs_on_the_first_frame_of_a_data_message(
-    opcode: int,
-) -> None:
+def test_negotiated_rsv1_belongs_on_the_first_frame_of_a_data_message(opcode: int) -> None:
     allowed = opcode in {1, 2}
     verdict = check(bytes([FIN | RSV1 | opcode, MASK]), rsv1_allowed=True)
     assert verdict == (Violation.OK if allowed else Violation.UNNEGOTIATED_COMPRESSION)
@@ -172,18 +160,12 @@ def test_what_is_both_wrong_and_too_big_is_wrong(header: bytes) -> None:
     assert close_code_of(verdict) == 1002
 
 
-CODES = {
-    Violation.OK: 0,
-    Violation.TEXT_NOT_UTF8: 1007,
-    Violation.CLOSE_REASON_NOT_UTF8: 1007,
-}
+CODES = {Violation.OK: 0, Violation.TEXT_NOT_UTF8: 1007, Violation.CLOSE_REASON_NOT_UTF8: 1007}
 CODES |= {Violation.MESSAGE_TOO_BIG: 1009, Violation.TOO_MANY_FRAGMENTS: 1009}
 
 
 @pytest.mark.parametrize("violation", Violation, ids=lambda violation: violation.name)
-def test_a_violation_has_its_close_code_and_a_reason_that_fits_a_close_frame(
-    violation: Violation,
-) -> None:
+def test_a_violation_has_its_close_code_and_a_reason_that_fits_a_close_frame(violation: Violation) -> None:
     assert close_code_of(violation) == CODES.get(violation, 1002)
     assert bool(reason_of(violation)) == bool(violation)
     assert len(reason_of(violation).encode()) <= 123
