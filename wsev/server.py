@@ -215,6 +215,7 @@ class Server(CallbackRegistry[S], Generic[S]):
                 self._options,
                 asyncio.get_running_loop(),
                 self._make_routes(),
+                sockets,
                 on_request=self._registered.get("on_request"),
                 on_error=self._registered.get("on_error"),
                 http=self._http,
@@ -224,7 +225,7 @@ class Server(CallbackRegistry[S], Generic[S]):
                 entered = self._lifespan(self)
                 self._state = await entered.__aenter__()
                 self._entered = entered
-            await self._serving.start(sockets, place.ssl, place.backlog)
+            await self._serving.start(place.ssl, place.backlog)
         except BaseException as error:
             for each in sockets:
                 each.close()

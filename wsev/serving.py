@@ -131,6 +131,7 @@ class Serving(Generic[S]):
         options: Options,
         loop: asyncio.AbstractEventLoop,
         routes: Routes,
+        sockets: Iterable[ListeningSocket],
         *,
         on_request: OnRequest | None,
         on_error: OnError | None,
@@ -150,7 +151,7 @@ class Serving(Generic[S]):
         self.connections: Connections[S] = Connections(self._core.connections)
         self._debug_thread = threading.get_ident() if loop.get_debug() else None
 
-        self._sockets: list[ListeningSocket] = []
+        self._sockets = list(sockets)
         self._servers: list[asyncio.AbstractServer] = []
         self._is_stopping = False
         self._gone: asyncio.Future[None] | None = None  # while a stop waits for the last connection
@@ -171,9 +172,8 @@ class Serving(Generic[S]):
         """Where it listens."""
         return tuple(each.address for each in self._sockets)
 
-    async def start(self, sockets: Iterable[ListeningSocket], ssl: tls.SSLContext | None, backlog: int) -> None:
-        """Take over the sockets, and accept."""
-        self._sockets = list(sockets)
+    async def start(self, ssl: tls.SSLContext | None, backlog: int) -> None:
+        """Accept."""
         given: dict[str, Any] = {"ssl": ssl, "backlog": backlog, "start_serving": False}
         if ssl is not None:
             given["ssl_handshake_timeout"] = self.options.handshake_timeout

@@ -52,7 +52,7 @@ def test_a_second_registration_is_an_error() -> None:
     @registry.on_connect
     def first(conn: Any) -> None: ...
 
-    with pytest.raises(OptionError, match="on_connect=.*registered already, with .*first"):
+    with pytest.raises(OptionError, match=r"on_connect=.*registered already, with .*first"):
         registry.on_connect(function_of(1))
 
 

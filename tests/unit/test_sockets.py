@@ -94,7 +94,7 @@ def test_an_address_of_another_machine_is_an_error_with_a_remedy(open_: Open) ->
 
 
 def test_a_host_that_is_no_name_is_an_option_error(open_: Open) -> None:
-    with pytest.raises(OptionError, match="host='999.999.999.999.invalid'"):
+    with pytest.raises(OptionError, match=r"host='999\.999\.999\.999\.invalid'"):
         open_(host="999.999.999.999.invalid")
 
 
@@ -146,12 +146,12 @@ def test_a_successors_unix_path_is_not_removed(open_: Open, tmp_path: Path) -> N
 
 
 def test_a_missing_directory_is_an_error_that_names_the_path(open_: Open, tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="the path .*/nowhere/socket cannot be listened on"):
+    with pytest.raises(OSError, match=r"the path .*/nowhere/socket cannot be listened on"):
         open_(unix=tmp_path / "nowhere" / "socket")
 
 
 def test_a_path_that_is_too_long_is_an_error_that_names_it(open_: Open) -> None:
-    with pytest.raises(OSError, match="the path /x+"):
+    with pytest.raises(OSError, match=r"the path /x+"):
         open_(unix="/" + "x" * 200)
 
 

@@ -117,5 +117,5 @@ def test_what_is_no_str_is_a_type_error(topics: Topics, topic: Any) -> None:
         lambda: topics.unsubscribe(connection(), topic),
         lambda: topics.publish(topic, "m", False),
     ):
-        with pytest.raises(TypeError, match="topic=.*must be a str"):
+        with pytest.raises(TypeError, match=r"topic=.*must be a str"):
             call()

@@ -1,0 +1,348 @@
+"""A server's life with clients: admission, on_error, publishing, and what a stop waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+import wsev
+from tests.conftest import Connect, Raw, Serve
+from tests.peer import BINARY, TEXT
+
+Server = wsev.Server[Any]
+
+
+def echo_server(**options: Any) -> Server:
+    server: Server = wsev.Server(**options)
+    server.on_message(lambda conn, message: conn.send(message))
+    return server
+
+
+# Admission.
+
+
+async def test_past_max_connections_503_says_when_to_come_back(serve: Serve, raw: Raw) -> None:
+    server = await serve(echo_server(max_connections=1))
+    first = await raw(server)
+    await first.upgrade()
+    second = await raw(server)
+    head, _ = await second.read_answer()
+    assert (head.status, head["retry-after"]) == (503, "5")
+    assert server.stats().limits == {"max_connections": 1}
+
+
+async def test_who_leaves_makes_room(serve: Serve, raw: Raw) -> None:
+    server = await serve(echo_server(max_connections=1))
+    for _ in range(3):
+        peer = await raw(server)
+        assert (await peer.upgrade()).status == 101
+        await peer.send_close()
+        await peer.expect_close(1000)
+        await peer.read_eof()
+    assert server.stats().limits == {}
+
+
+async def test_a_handshake_counts_as_a_connection(serve: Serve, raw: Raw) -> None:
+    server = await serve(echo_server(max_connections=1))
+    first = await raw(server)
+    second = await raw(server)
+    assert (await second.read_answer())[0].status == 503
+    assert (await first.upgrade()).status == 101
+
+
+async def test_past_max_handshakes_503(serve: Serve, raw: Raw) -> None:
+    server = await serve(echo_server(max_handshakes=1))
+    first = await raw(server)
+    second = await raw(server)
+    assert (await second.read_answer())[0].status == 503
+    assert (await first.upgrade()).status == 101
+    assert (await (await raw(server)).upgrade()).status == 101
+    assert server.stats().limits == {"max_handshakes": 1}
+
+
+async def test_past_max_connections_per_address_503(serve: Serve, raw: Raw) -> None:
+    server = await serve(echo_server(max_connections_per_address=1))
+    first = await raw(server)
+    await first.upgrade()
+    second = await raw(server)
+    assert (await second.read_answer())[0].status == 503
+    await first.send_close()
+    await first.expect_close(1000)
+    await first.read_eof()
+    assert (await (await raw(server)).upgrade()).status == 101
+    assert server.stats().limits == {"max_connections_per_address": 1}
+
+
+# Routes.
+
+
+async def test_a_route_has_callbacks_of_its_own(serve: Serve, connect: Connect) -> None:
+    server: Server = wsev.Server()
+    server.route("/double").on_message(lambda conn, message: conn.send(message * 2))
+    server.on_message(lambda conn, message: conn.send(message))
+    await serve(server)
+    for path, answer in (("/double", "abab"), ("/other", "ab")):
+        client = await connect(server, path)
+        await client.send("ab")
+        assert await client.recv() == answer
+
+
+async def test_a_path_without_a_route_is_404(serve: Serve, raw: Raw) -> None:
+    server: Server = wsev.Server()
+    server.route("/chat")
+    peer = await raw(await serve(server))
+    assert (await peer.request("/other", {"Upgrade": "websocket", "Connection": "Upgrade"})).status in (400, 404)
+
+
+# Publishing.
+
+
+async def test_publish_reaches_every_subscriber_and_no_other(serve: Serve, raw: Raw) -> None:
+    server: Server = wsev.Server()
+    server.on_connect(lambda conn: conn.request.path == "/in" and conn.subscribe("room"))
+    await serve(server)
+    peers = [await raw(server) for _ in range(3)]
+    for peer, path in zip(peers, ("/in", "/out", "/in"), strict=True):
+        await peer.upgrade(path)
+        await peer.fence()
+    assert server.publish("room", "hello") == 2
+    assert [await peer.fence() for peer in peers] == [[(True, TEXT, b"hello")], [], [(True, TEXT, b"hello")]]
+
+
+async def test_a_connections_publish_skips_itself(serve: Serve, raw: Raw) -> None:
+    server: Server = wsev.Server()
+    took: list[int] = []
+    server.on_connect(lambda conn: conn.subscribe("room"))
+    server.on_message(lambda conn, message: took.append(conn.publish("room", message)))
+    await serve(server)
+    first, second = await raw(server), await raw(server)
+    await first.upgrade()
+    await second.upgrade()
+    await second.fence()
+    await first.send_frame(TEXT, b"hello")
+    assert await first.fence() == []
+    assert await second.fence() == [(True, TEXT, b"hello")]
+    assert took == [1]
+
+
+async def test_broadcast_reaches_every_connection(serve: Serve, raw: Raw) -> None:
+    server = await serve(echo_server())
+    peers = [await raw(server) for _ in range(3)]
+    for peer in peers:
+        await peer.upgrade()
+        await peer.fence()
+    assert server.broadcast(b"\0") == 3
+    assert wsev.broadcast(server.connections, b"text", text=True) == 3
+    for peer in peers:
+        assert await peer.fence() == [(True, BINARY, b"\0"), (True, TEXT, b"text")]
+
+
+async def test_topics_can_be_read_in_on_disconnect_and_are_gone_after_it(serve: Serve, raw: Raw) -> None:
+    server: Server = wsev.Server()
+    ended: asyncio.Future[tuple[Any, frozenset[str]]] = asyncio.get_running_loop().create_future()
+    server.on_connect(lambda conn: conn.subscribe("room"))
+    server.on_disconnect(lambda conn, error: ended.set_result((conn, conn.topics)))
+    await serve(server)
+    peer = await raw(server)
+    await peer.upgrade()
+    await peer.send_close()
+    conn, topics = await ended
+    assert topics == {"room"}
+    await peer.expect_close(1000)
+    assert conn.topics == frozenset()
+    assert conn.subscribe("room") is False
+    assert conn.topics == frozenset()
+    assert server.publish("room", "m") == 0
+
+
+async def test_connections_are_those_that_are_open(serve: Serve, raw: Raw) -> None:
+    server = await serve(echo_server())
+    peer = await raw(server)
+    await peer.upgrade()
+    await peer.fence()
+    (conn,) = server.connections
+    assert (len(server.connections), conn in server.connections) == (1, True)
+    for each in server.connections:
+        each.abort()
+    await conn.wait_closed()
+    assert (len(server.connections), conn in server.connections) == (0, False)
+
+
+# What callbacks raise.
+
+
+async def test_what_a_callback_raises_is_given_to_on_error(
+    serve: Serve, raw: Raw, expected_errors: list[logging.LogRecord]
+) -> None:
+    server: Server = wsev.Server()
+    given: list[tuple[Any, bool]] = []
+    server.on_message(lambda conn, message: message[1000])
+    server.on_error(lambda error, is_fatal: given.append((error, is_fatal)))
+    await serve(server)
+    peer = await raw(server)
+    await peer.upgrade()
+    await peer.send_frame(TEXT, b"hello")
+    await peer.expect_close(1011)
+    ((error, is_fatal),) = given
+    assert (type(error), error.callback, type(error.__cause__)) == (wsev.CallbackError, "on_message", IndexError)
+    assert is_fatal is False
+    (record,) = expected_errors
+    assert "on_message raised: IndexError" in record.getMessage()
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error.__cause__
+
+
+async def test_an_async_on_error_is_awaited_and_what_it_raises_is_logged(
+    serve: Serve, raw: Raw, expected_errors: list[logging.LogRecord]
+) -> None:
+    server: Server = wsev.Server()
+    server.on_message(lambda conn, message: 1 / 0)
+
+    @server.on_error
+    async def failed(error: Exception, is_fatal: bool) -> None:
+        await asyncio.sleep(0)
+        raise LookupError("no pager")
+
+    await serve(server)
+    peer = await raw(server)
+    await peer.upgrade()
+    await peer.send_frame(TEXT, b"hello")
+    await peer.expect_close(1011)
+    await server.stop()
+    assert [record.getMessage() for record in expected_errors] == [
+        "on_message raised: ZeroDivisionError: division by zero",
+        "on_error raised: LookupError: no pager",
+    ]
+
+
+# The stop.
+
+
+async def test_a_stop_closes_with_its_code_and_reason(serve: Serve, raw: Raw) -> None:
+    server = await serve(echo_server())
+    peer = await raw(server)
+    await peer.upgrade()
+    stopping = asyncio.create_task(server.stop(1012, "new version"))
+    await peer.expect_close(1012, "new version")
+    await peer.send_close(1012)
+    await peer.read_eof()
+    await stopping
+
+
+async def test_a_stop_waits_for_an_async_on_disconnect_and_leaves_the_lifespan_after_it(
+    serve: Serve, connect: Connect
+) -> None:
+    events: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(server: Server) -> AsyncIterator[None]:
+        yield
+        events.append("lifespan left")
+
+    server: Server = wsev.Server(lifespan=lifespan)
+
+    @server.on_disconnect
+    async def left(conn: Any, error: Exception | None) -> None:
+        events.append(f"disconnecting {error}")
+        await asyncio.sleep(0)
+        events.append("disconnected")
+
+    await serve(server)
+    client = await connect(server)
+    await server.stop()
+    await client.wait_closed()
+    assert events == ["disconnecting None", "disconnected", "lifespan left"]
+
+
+async def test_what_runs_longer_than_stop_timeout_is_cancelled(serve: Serve, raw: Raw) -> None:
+    server: Server = wsev.Server(stop_timeout=0.05)
+    events: list[str] = []
+
+    @server.on_message
+    async def said(conn: Any, message: Any) -> None:
+        events.append("begun")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            events.append("cancelled")
+
+    @server.on_disconnect
+    async def left(conn: Any, error: Exception | None) -> None:
+        events.append("disconnecting")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            events.append("cancelled too")
+
+    await serve(server)
+    peer = await raw(server)
+    await peer.upgrade()
+    await peer.send_frame(TEXT, b"hello")
+    await peer.fence()
+    await server.stop()
+    assert events == ["begun", "cancelled", "disconnecting", "cancelled too"]
+
+
+async def test_a_callback_may_begin_the_stop_as_a_task(serve: Serve, connect: Connect) -> None:
+    server: Server = wsev.Server()
+    stopping: asyncio.Future[asyncio.Task[None]] = asyncio.get_running_loop().create_future()
+    server.on_message(lambda conn, message: stopping.set_result(asyncio.create_task(server.stop())))
+    await serve(server)
+    client = await connect(server)
+    await client.send("stop")
+    await (await stopping)
+    await client.wait_closed()
+    assert client.close_code == 1001
+
+
+async def test_a_handshake_in_progress_ends_with_the_stop(serve: Serve, raw: Raw) -> None:
+    server = await serve(echo_server())
+    silent, begun = await raw(server), await raw(server)
+    await begun.send(b"GET / HTTP/1.1\r\n")
+    (await (await raw(server)).upgrade())  # a fence: the others have been accepted before it
+    stopping = asyncio.create_task(server.stop())
+    await silent.read_eof()
+    await stopping
+
+
+async def test_a_stop_that_is_cancelled_goes_on(serve: Serve, raw: Raw) -> None:
+    server = await serve(echo_server())
+    peer = await raw(server)
+    await peer.upgrade()
+    stopping = asyncio.create_task(server.stop())
+    await peer.expect_close(1001)
+    stopping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stopping
+    await peer.send_close(1001)
+    await server.stop()
+    assert server.port is None
+
+
+# Threads.
+
+
+async def test_in_debug_mode_a_call_from_another_thread_raises(serve: Serve) -> None:
+    asyncio.get_running_loop().set_debug(True)
+    server = await serve(echo_server())
+    raised: list[str] = []
+
+    def call() -> None:
+        for method in (lambda: server.publish("room", "m"), lambda: server.broadcast("m"), server.stats):
+            try:
+                method()
+            except RuntimeError as error:
+                raised.append(str(error))
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+    assert len(raised) == 3
+    assert all("server.loop.call_soon_threadsafe" in text for text in raised)
+    assert server.publish("room", "m") == 0

@@ -1,0 +1,337 @@
+"""Server: what it refuses at the call, its routes, and its life without a client."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wsev import Handler, OptionError, Server
+
+# What it is made of.
+
+
+def test_an_unfit_option_is_an_error_at_once() -> None:
+    with pytest.raises(OptionError, match="idle_timeout=0"):
+        Server(idle_timeout=0)
+
+
+def test_an_unknown_option_is_an_error_at_once() -> None:
+    with pytest.raises(OptionError, match="did you mean idle_timeout"):
+        Server(idle_timout=3)  # type: ignore[call-arg]  # that is the claim
+
+
+def test_http_must_be_a_factory() -> None:
+    with pytest.raises(OptionError, match=r"http=.*factory of asyncio protocols"):
+        Server(http="app")  # type: ignore[arg-type]  # that is the claim
+
+
+async def _undecorated(server: Any) -> AsyncIterator[None]:
+    yield
+
+
+@asynccontextmanager
+async def _without_parameters() -> AsyncIterator[None]:
+    yield
+
+
+@pytest.mark.parametrize(
+    ("lifespan", "remedy"),
+    [(_undecorated, "contextlib.asynccontextmanager"), (_without_parameters, "give it one parameter")],
+    ids=["undecorated", "without parameters"],
+)
+def test_a_lifespan_that_cannot_be_entered_is_an_error_at_once(lifespan: Any, remedy: str) -> None:
+    with pytest.raises(OptionError, match=f"lifespan=.*{remedy}"):
+        Server(lifespan=lifespan)
+
+
+def test_a_handlers_callbacks_are_the_servers() -> None:
+    class Chat(Handler[Any]):
+        def on_message(self, conn: Any, message: Any) -> None: ...
+
+        def on_error(self, error: Any, is_fatal: bool) -> None: ...
+
+    assert set(Server(Chat())._registered) == {"on_message", "on_error"}
+
+
+# Routes.
+
+
+@pytest.mark.parametrize(
+    ("path", "remedy"),
+    [
+        ("chat", "begins with a slash"),
+        (3, "begins with a slash"),
+        ("/chat?room=1", "conn.request.query"),
+        ("/chat#top", "conn.request.query"),
+        ("/rooms/{name}", "'/rooms/*' and conn.request.path"),
+        ("/rooms/*/users", "'/rooms/*' and conn.request.path"),
+        ("/rooms*", "'/rooms/*' and conn.request.path"),
+    ],
+    ids=str,
+)
+def test_what_is_no_path_is_an_error_that_names_the_right_form(path: Any, remedy: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        Server().route(path)
+    assert remedy in str(caught.value)
+
+
+def test_a_second_route_for_a_path_is_an_error() -> None:
+    server: Server[Any] = Server()
+    server.route("/chat")
+    with pytest.raises(OptionError, match="there is a route for it already"):
+        server.route("/chat")
+
+
+ROUTES = ["/", "/chat", "/rooms/*", "/rooms/private/*", "/rooms/private/one"]
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/", "/"),
+        ("/chat", "/chat"),
+        ("/chat/", None),
+        ("/Chat", None),
+        ("/rooms", None),
+        ("/rooms/", "/rooms/*"),
+        ("/rooms/a/b", "/rooms/*"),
+        ("/rooms/private", "/rooms/*"),
+        ("/rooms/private/two", "/rooms/private/*"),
+        ("/rooms/private/one", "/rooms/private/one"),
+        ("/roomsy", None),
+    ],
+)
+def test_the_longest_route_that_fits_wins(path: str, route: str | None) -> None:
+    server: Server[Any] = Server()
+    upgrades = {each: server.route(each).on_upgrade(lambda request: None) for each in ROUTES}
+    found = server._make_routes().find(path)
+    assert (found and found.on_upgrade) == (route and upgrades[route])
+
+
+def test_a_prefix_of_a_slash_takes_every_path() -> None:
+    server: Server[Any] = Server()
+    server.route("/*")
+    assert server._make_routes().find("/any/thing") is not None
+
+
+def test_without_routes_every_path_is_the_servers() -> None:
+    assert Server()._make_routes().find("/any") is not None
+
+
+def test_with_routes_other_paths_are_the_servers_if_it_has_message_callbacks() -> None:
+    server: Server[Any] = Server()
+    server.on_connect(lambda conn: None)
+    server.route("/chat")
+    assert server._make_routes().find("/any") is None
+    server.on_binary(lambda conn, message: None)
+    assert server._make_routes().find("/any") is not None
+
+
+def test_a_routes_handler_is_checked_as_the_servers_is() -> None:
+    class Wrong(Handler[Any]):
+        def on_error(self, error: Any, is_fatal: bool) -> None: ...
+
+    with pytest.raises(OptionError, match="give it to Server"):
+        Server().route("/chat", Wrong())
+
+
+# Before it is started.
+
+
+def test_an_idle_server_has_neither_port_nor_connections() -> None:
+    server: Server[Any] = Server()
+    assert (server.port, server.addresses, list(server.connections), server.state) == (None, (), [], None)
+    assert (server.publish("room", "m"), server.broadcast("m"), server.worker_id) == (0, 0, 0)
+    assert repr(server) == "<Server IDLE, 0 connections>"
+
+
+def test_an_idle_server_has_no_loop_and_no_stats() -> None:
+    with pytest.raises(RuntimeError, match="not started"):
+        _ = Server().loop
+    with pytest.raises(RuntimeError, match="never started"):
+        Server().stats()
+
+
+async def test_stopping_an_idle_server_does_nothing() -> None:
+    await Server().stop()
+
+
+# Its life.
+
+
+async def test_a_started_server_tells_where_it_listens() -> None:
+    server: Server[Any] = Server()
+    await server.start(0)
+    assert server.addresses == (("127.0.0.1", server.port),)
+    assert repr(server) == f"<Server RUNNING 127.0.0.1:{server.port}, 0 connections>"
+    await server.stop()
+    assert (server.port, server.addresses) == (None, ())
+
+
+async def test_a_second_start_is_an_error_and_changes_nothing() -> None:
+    async with Server().listen(0) as server:
+        with pytest.raises(RuntimeError, match=r"is running: call stop\(\) before"):
+            await server.start(0)
+        assert server.port
+
+
+async def test_it_may_be_started_again_after_a_stop() -> None:
+    server: Server[Any] = Server()
+    for _ in range(3):
+        async with server.listen(0):
+            assert server.port
+
+
+async def test_a_port_is_free_again_after_a_stop() -> None:
+    server: Server[Any] = Server()
+    await server.start(0)
+    port = server.port
+    assert port
+    await server.stop()
+    await server.start(port)
+    await server.stop()
+
+
+async def test_a_second_stop_waits_for_the_first() -> None:
+    server: Server[Any] = Server()
+    await server.start(0)
+    await asyncio.gather(server.stop(), server.stop())
+    assert server.port is None
+
+
+async def test_callbacks_and_routes_are_refused_while_it_runs_and_taken_again_afterwards() -> None:
+    server: Server[Any] = Server()
+    route = server.route("/chat")
+    async with server.listen(0):
+        for register in (
+            lambda: server.on_drain(lambda conn: None),
+            lambda: route.on_drain(lambda conn: None),
+            lambda: server.route("/more"),
+        ):
+            with pytest.raises(OptionError, match="the server is started"):
+                register()
+    server.on_drain(lambda conn: None)
+    server.route("/more")
+
+
+async def test_a_busy_port_is_an_error_and_leaves_it_idle() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        server: Server[Any] = Server()
+        with pytest.raises(OSError, match=f"port {port} of 127.0.0.1 is in use"):
+            await server.start(port)
+    async with server.listen(port):
+        assert server.port == port
+
+
+@pytest.mark.parametrize(("code", "reason"), [(1005, ""), (1000, "x" * 124)], ids=["code", "reason"])
+async def test_a_close_that_may_not_be_sent_is_an_error_and_does_not_stop(code: int, reason: str) -> None:
+    async with Server().listen(0) as server:
+        with pytest.raises(ValueError):
+            await server.stop(code, reason)
+        assert server.port
+
+
+async def test_run_in_a_running_loop_is_an_error_that_names_listen() -> None:
+    with pytest.raises(RuntimeError, match=r"async with server.listen\(...\)"):
+        Server().run(0)
+
+
+@pytest.mark.parametrize("workers", [0, 2, "auto", "1", True], ids=repr)
+def test_several_workers_are_refused_as_long_as_there_are_none(workers: Any) -> None:
+    with pytest.raises(OptionError, match=r"workers=.*one worker process; leave it out"):
+        Server().run(0, workers=workers)
+
+
+async def test_stats_of_the_last_run_can_be_read_after_it() -> None:
+    server: Server[Any] = Server()
+    async with server.listen(0):
+        pass
+    assert server.stats().connections == 0
+
+
+# Where it listens.
+
+
+async def test_a_unix_path_is_listened_on_and_removed_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    async with Server().listen(unix=path) as server:
+        assert (server.addresses, server.port) == ((str(path),), None)
+        assert path.is_socket()
+    assert not path.exists()
+
+
+async def test_several_hosts_share_a_port() -> None:
+    async with Server().listen(0, host=["127.0.0.1", "127.0.0.2"]) as server:
+        assert server.addresses == (("127.0.0.1", server.port), ("127.0.0.2", server.port))
+
+
+@pytest.mark.parametrize("kind", ["sock", "fd"])
+async def test_a_socket_that_exists_is_listened_on_and_closed_at_the_end(kind: str) -> None:
+    sock = socket.create_server(("127.0.0.1", 0))
+    address = sock.getsockname()
+    given: Any = sock if kind == "sock" else sock.detach()
+    async with Server().listen(**{kind: given}) as server:
+        assert server.addresses == (address,)
+    with socket.create_server(address):
+        pass
+
+
+async def test_an_unknown_place_is_an_error() -> None:
+    with pytest.raises(OptionError, match="did you mean host"):
+        await Server().start(0, hosts="::1")  # type: ignore[call-arg]  # that is the claim
+
+
+# The lifespan.
+
+
+async def test_the_lifespan_surrounds_the_run_and_gives_the_state() -> None:
+    events: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(server: Server[Any]) -> AsyncIterator[str]:
+        events.append(f"entered {server.port}")
+        yield "database"
+        events.append(f"left {server.port}")
+
+    server: Server[Any] = Server(lifespan=lifespan)
+    async with server.listen(0):
+        port = server.port
+        events.append(server.state)
+    assert events == [f"entered {port}", "database", "left None"]
+    assert server.state is None
+
+
+async def test_a_lifespan_that_fails_to_begin_fails_the_start_and_frees_the_port() -> None:
+    @asynccontextmanager
+    async def lifespan(server: Server[Any]) -> AsyncIterator[None]:
+        raise ConnectionError("no database")
+        yield
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server: Server[Any] = Server(lifespan=lifespan)
+    with pytest.raises(ConnectionError, match="no database"):
+        await server.start(port)
+    assert repr(server) == "<Server IDLE, 0 connections>"
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+
+
+async def test_a_lifespan_that_fails_to_end_fails_the_stop_and_leaves_it_idle() -> None:
+    @asynccontextmanager
+    async def lifespan(server: Server[Any]) -> AsyncIterator[None]:
+        yield
+        raise ConnectionError("no database")
+
+    server: Server[Any] = Server(lifespan=lifespan)
+    await server.start(0)
+    with pytest.raises(ConnectionError, match="no database"):
+        await server.stop()
+    assert repr(server) == "<Server IDLE, 0 connections>"
