@@ -39,6 +39,13 @@ class Program:
             assert line, f"it ended: {said.decode()}"
             said += line
 
+    def freeze(self) -> None:
+        """Let it do nothing more, while its kernel still takes connections and bytes: as if the network had died."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
     async def stop(self) -> None:
         self._process.send_signal(signal.SIGINT)
         said, _ = await self._process.communicate()

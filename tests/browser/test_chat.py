@@ -185,6 +185,36 @@ async def test_server_comes_back_and_the_pages_with_it(open_page: Open, program:
     await hears(ada, "We are back")
 
 
+@pytest.mark.slow
+async def test_connection_that_died_unnoticed_is_left_and_nothing_said_twice(open_page: Open, program: Program) -> None:
+    ada, grace = await open_page(), await open_page()
+    await enter(ada, "Ada")
+    await enter(grace, "Grace")
+    program.freeze()
+    await say(ada, "Is anybody there?")
+    await expect(ada.get_by_text("Connection lost")).to_be_visible(timeout=20_000)
+    program.thaw()
+    await expect(ada.get_by_role("status")).to_have_text("Connected", timeout=30_000)
+    await expect(ada.locator("#outbox .message")).to_have_count(0)
+    await say(ada, "Good.")
+    for page in ada, grace:
+        await expect(page.locator("#log .message .body")).to_have_text(["Is anybody there?", "Good."])
+        await expect(page.locator("#names bdi")).to_have_count(2)
+
+
+async def test_second_tab_of_the_same_person_takes_over(open_page: Open) -> None:
+    first = await open_page()
+    await enter(first, "Ada")
+    async with first.expect_popup() as opened:
+        await first.evaluate("void open(location.href)")  # as "Duplicate tab" does, it copies what the tab remembers
+    second = await opened.value
+    await expect(second.get_by_role("status")).to_have_text("Connected")
+    await expect(first.get_by_role("alert")).to_contain_text("another tab")
+    await enter(first, "Ada")
+    await expect(second.get_by_role("alert")).to_contain_text("another tab")
+    await expect(first.locator("#names bdi")).to_have_text(["Ada"])
+
+
 async def test_reload_comes_back_under_the_same_name(open_page: Open) -> None:
     page = await open_page()
     await enter(page, "Ada")
