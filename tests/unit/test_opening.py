@@ -91,7 +91,7 @@ class Line:
         self.handshake.connection_made(self.transport)
 
     def receive(self, data: bytes) -> Line:
-        self.handshake.data_received(data)
+        self.handshake.receive(data)
         return self
 
     def lose(self, error: Exception | None = None) -> None:
@@ -374,7 +374,7 @@ def test_the_deadline_counts_from_the_accept_within_tls_too() -> None:
     handshake, transport = host.handshakes(), RecordedTransport(is_tls=True)
     host.pass_time(6.0)  # the TLS handshake
     handshake.connection_made(transport)
-    handshake.data_received(b"GET")
+    handshake.receive(b"GET")
     host.pass_time(4.0)
     assert parse_answer(transport.written).status == 408
 
@@ -737,7 +737,8 @@ def test_what_is_no_upgrade_is_handed_to_http_whole(data: bytes, size: int) -> N
     host.http = lambda: http
     line = Line(host)
     for at in range(0, len(data), size):
-        (line.handshake if line.transport.protocol is None else http).data_received(data[at : at + size])
+        receive = line.handshake.receive if line.transport.protocol is None else http.data_received
+        receive(data[at : at + size])
     assert line.transport.protocol is http
     assert http.transport is line.transport
     assert http.received == data

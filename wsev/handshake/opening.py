@@ -156,9 +156,9 @@ class OpeningHandshake(asyncio.BufferedProtocol):
         return self._shared.loop_state.get_read_view()
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(self._shared.loop_state.get_read_view()[:nbytes]))
+        self.receive(bytes(self._shared.loop_state.get_read_view()[:nbytes]))
 
-    def data_received(self, data: bytes) -> None:
+    def receive(self, data: bytes) -> None:
         if self._state is State.READING:
             found = self._reader.feed(data)
             if found is None:
