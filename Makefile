@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# cython-lint calls pycodestyle by its name.
+export PATH := $(abspath $(BIN)):$(PATH)
 
 SOURCES := $(shell find wsev/_core -name '*.pyx' -o -name '*.pxd' -o -name '*.[ch]')
 # Stamps lie in the virtual environment, so that a new one starts from nothing.
