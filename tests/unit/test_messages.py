@@ -137,6 +137,10 @@ def test_a_payload_stays_as_it_was_while_the_parser_goes_on() -> None:
     assert first == b"first"
 
 
+def test_a_payload_that_nobody_took_is_not_kept() -> None:
+    assert fed(frame(2, b"x" * 1000)).payload is None
+
+
 # ---------------------------------------------------------------------------------------------------------- violations
 
 

@@ -63,7 +63,7 @@ cdef class Limits:
 
 
 cdef class Parser:
-    # The event just returned
+    # The event just returned (payload: None once it was taken, and when nothing more is there)
     cdef readonly object payload                # take_payload() hands it over
     cdef readonly object close_reason           # str; of the peer's Close
     cdef readonly Violation violation
@@ -87,7 +87,8 @@ cdef class Parser:
     # NULL).  Only when everything fed is used up; valid until the next call of any method.
     cdef uint8_t* receive_area(self, Py_ssize_t* size) except? NULL
     cdef int received(self, Py_ssize_t size) except -1      # so many bytes were written there; then call next_event()
-    cdef bint is_inside(self) noexcept          # an unfinished message, frame or header
+    # An unfinished message, frame or header.  After CLOSE and FAILED there is none; such a parser is of no more use.
+    cdef bint is_inside(self) noexcept
     cdef uint64_t inside_size(self) noexcept    # bytes of it that have come
 
     # A header
@@ -103,8 +104,7 @@ cdef class Parser:
     cdef int _next_payload(self) except -1
     cdef bint _take_in(self, uint8_t* dst, const uint8_t* src, Py_ssize_t size) noexcept
     cdef int _finish_message(self) except -1
-    cdef object _decode_message(self)
-    cdef object _take_message(self)
+    cdef object _message(self)
     # The memory of the unfinished
     cdef Unfinished* _need_unfinished(self) except NULL
     cdef void _drop_message(self) noexcept

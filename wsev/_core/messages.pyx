@@ -17,19 +17,8 @@ from libc.string cimport memcpy, memset
 
 from wsev._core.buffers cimport allocate, deallocate
 from wsev._core.frames cimport (
-    CONTROL_BIT,
-    FrameHeader,
-    HEADER_LENGTH,
-    HEADER_NOTHING,
-    HEADER_WHOLE,
-    HeaderPart,
-    MASKING_KEY_SIZE,
-    MAX_HEADER,
-    OPCODE_CLOSE,
-    OPCODE_CONTINUATION,
-    OPCODE_TEXT,
-    decode_header,
-    unmask,
+    CONTROL_BIT, MASKING_KEY_SIZE, MAX_HEADER, OPCODE_CLOSE, OPCODE_CONTINUATION, OPCODE_TEXT,
+    FrameHeader, HEADER_LENGTH, HEADER_NOTHING, HEADER_WHOLE, HeaderPart, decode_header, unmask,
 )
 from wsev._core.rules cimport Violation, check_length, check_limits, check_start, is_close_code_allowed, reason_of
 
@@ -62,7 +51,7 @@ cdef class Limits:
         max_message_size: bytes, exactly so many are allowed; 0 for no limit.
         max_fragments: frames of one message, empty ones counted; 0 for no limit.
         decode_text: whether text comes as str; False: as bytes that are valid UTF-8.
-        rsv1_allowed: whether permessage-deflate was negotiated (RFC 7692).
+        rsv1_allowed: whether permessage-deflate was negotiated (RFC 7692).  Inflating is not the parser's.
     """
 
     def __cinit__(
@@ -150,7 +139,7 @@ cdef class Parser:
         """Return the bytes fed that were not looked at, also after CLOSE and FAILED; the parser forgets them."""
         cdef const uint8_t* data = NULL
         cdef Py_ssize_t size = self.rest(&data)
-        rest = PyBytes_FromStringAndSize(<const char*> data, size)
+        cdef bytes rest = PyBytes_FromStringAndSize(<const char*> data, size)
         self._need_data()
         return rest
 
@@ -167,9 +156,7 @@ cdef class Parser:
     @property
     def capacity(self) -> int:
         """The bytes that are reserved for an unfinished message."""
-        if self._unfinished == NULL or self._unfinished.message == NULL:
-            return 0
-        return PyBytes_GET_SIZE(<object> self._unfinished.message)
+        return 0 if self._unfinished == NULL else self._unfinished.size + self._room()
 
     # What the connection calls
 
@@ -193,7 +180,7 @@ cdef class Parser:
         return event
 
     cdef object take_payload(self):
-        payload = self.payload
+        cdef object payload = self.payload
         self.payload = None
         return payload
 
@@ -392,25 +379,18 @@ cdef class Parser:
         cdef int event = self._message_opcode           # TEXT and BINARY are the opcodes' numbers
         if unfinished.utf8.missing:
             return self._fail(Violation.TEXT_NOT_UTF8)
-        if event == TEXT and self.limits.decode_text:
-            self.payload = self._decode_message()
-        else:
-            self.payload = self._take_message()
+        self.payload = self._message()
         self._drop_message()
         return event
 
-    cdef object _decode_message(self):
-        """The text of a complete message, which is known to be valid."""
+    cdef object _message(self):
+        """The complete message; of text it is known that it is valid."""
         cdef Unfinished* unfinished = self._unfinished
+        cdef bint is_str = self._message_opcode == OPCODE_TEXT and self.limits.decode_text
         if unfinished.message == NULL:
-            return ""
-        return PyUnicode_DecodeUTF8(PyBytes_AS_STRING(<object> unfinished.message), unfinished.size, "strict")
-
-    cdef object _take_message(self):
-        """The bytes of a complete message."""
-        cdef Unfinished* unfinished = self._unfinished
-        if unfinished.message == NULL:
-            return b""
+            return "" if is_str else b""
+        if is_str:
+            return PyUnicode_DecodeUTF8(PyBytes_AS_STRING(<object> unfinished.message), unfinished.size, "strict")
         if PyBytes_GET_SIZE(<object> unfinished.message) != unfinished.size:
             _PyBytes_Resize(&unfinished.message, unfinished.size)
         return <object> unfinished.message
@@ -510,6 +490,7 @@ cdef class Parser:
     cdef int _need_data(self) noexcept:
         """Everything fed is used up: let go of it, and of a block that nothing needs any more."""
         cdef Unfinished* unfinished = self._unfinished
+        self.payload = None
         if unfinished == NULL:
             return NEED_DATA
         Py_XDECREF(unfinished.fed)

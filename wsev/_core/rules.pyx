@@ -11,17 +11,8 @@ from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport uint8_t, uint64_t
 
 from wsev._core.frames cimport (
-    CONTROL_BIT,
-    FrameHeader,
-    HEADER_LENGTH,
-    HEADER_NOTHING,
-    HeaderPart,
-    MAX_CONTROL_PAYLOAD,
-    OPCODE_BINARY,
-    OPCODE_CONTINUATION,
-    OPCODE_PONG,
-    RSV1,
-    decode_header,
+    CONTROL_BIT, MAX_CONTROL_PAYLOAD, OPCODE_BINARY, OPCODE_CONTINUATION, OPCODE_PONG, RSV1,
+    FrameHeader, HEADER_LENGTH, HEADER_NOTHING, HeaderPart, decode_header,
 )
 
 
