@@ -106,6 +106,7 @@ class Server(CallbackRegistry[S], Generic[S]):
         self._last_stats: Stats | None = None  # of the last run
         self._entered: AbstractAsyncContextManager[Any] | None = None  # the lifespan's
         self._stopping: asyncio.Task[None] | None = None
+        self._on_end: Callable[[BaseException | None], None] | None = None  # run() waits for it
         self._state: Any = None
         super().__init__(handler)
 
@@ -159,8 +160,8 @@ class Server(CallbackRegistry[S], Generic[S]):
     def run(self, port: int = 8000, *, workers: int | Literal["auto"] = 1, **listening: Unpack[ListeningDict]) -> None:
         """Serve until SIGINT or SIGTERM; for a program of its own.
 
-        Those stop it gracefully, as ``stop`` does, and it returns; a second one ends the process at once.  The loop is
-        uvloop's where that is installed.
+        Those stop it gracefully, as ``stop`` does, and then it returns, as it does after a call of ``stop``; a second
+        signal ends the process at once.  The loop is uvloop's where that is installed.
 
         Args:
             port: the TCP port; 0 is one that is free.
@@ -204,7 +205,7 @@ class Server(CallbackRegistry[S], Generic[S]):
         """
         await self._start(Listening.of(port, **listening), None)
 
-    async def _start(self, place: Listening, on_exit: Callable[[BaseException], None] | None) -> None:
+    async def _start(self, place: Listening, on_end: Callable[[BaseException | None], None] | None) -> None:
         if self._lifecycle is not Lifecycle.IDLE:
             raise RuntimeError(f"the server is {self._lifecycle.value}: call stop() before it is started again")
         self._set_lifecycle(Lifecycle.STARTING)
@@ -219,8 +220,9 @@ class Server(CallbackRegistry[S], Generic[S]):
                 on_request=self._registered.get("on_request"),
                 on_error=self._registered.get("on_error"),
                 http=self._http,
-                on_exit=on_exit,
+                on_exit=on_end,
             )
+            self._on_end = on_end
             if self._lifespan is not None:
                 entered = self._lifespan(self)
                 self._state = await entered.__aenter__()
@@ -278,6 +280,9 @@ class Server(CallbackRegistry[S], Generic[S]):
                 self._last_stats = self._serving.stats()
             self._serving = self._state = self._stopping = None
             self._set_lifecycle(Lifecycle.IDLE)
+            on_end, self._on_end = self._on_end, None
+            if on_end is not None:
+                on_end(None)
 
     def _set_lifecycle(self, lifecycle: Lifecycle) -> None:
         assert lifecycle in _NEXT[self._lifecycle], f"{self._lifecycle} -> {lifecycle}"

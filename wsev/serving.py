@@ -203,7 +203,7 @@ class Serving(Generic[S]):
         for connection in self.connections:
             connection.close(code, reason)
         if not await self._wait_for_connections(timeout):
-            await self._cancel_connections()
+            await self._cancel_connections(min(CANCEL_TIMEOUT, timeout or CANCEL_TIMEOUT))
         await handshakes
         self._handshakes.close()
         await self._wait_for_tasks(timeout)
@@ -220,14 +220,14 @@ class Serving(Generic[S]):
         """The open connections, and those whose on_disconnect (or a callback before it) has not ended."""
         return [*self._core.connections, *self._core.leaving]
 
-    async def _cancel_connections(self) -> None:
+    async def _cancel_connections(self, timeout: float) -> None:
         for connection in self._unfinished():
             connection._cancel()
         # A callback that was cancelled is followed by an on_disconnect, which may hang too: it is cancelled as well.
-        if not await self._wait_for_connections(CANCEL_TIMEOUT):
+        if not await self._wait_for_connections(timeout):
             for connection in self._unfinished():
                 connection._cancel()
-            if not await self._wait_for_connections(CANCEL_TIMEOUT):
+            if not await self._wait_for_connections(timeout):
                 logger.error("stop: callbacks of %d connections do not end, though cancelled", len(self._unfinished()))
 
     async def _wait_for_tasks(self, timeout: float | None) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import wsev
 from tests.conftest import Connect, Raw, Serve
-from tests.peer import BINARY, TEXT
+from tests.peer import BINARY, CLOSE, TEXT
 
 Server = wsev.Server[Any]
 
@@ -214,6 +214,7 @@ async def test_an_async_on_error_is_awaited_and_what_it_raises_is_logged(
     await peer.upgrade()
     await peer.send_frame(TEXT, b"hello")
     await peer.expect_close(1011)
+    await peer.close()
     await server.stop()
     assert [record.getMessage() for record in expected_errors] == [
         "on_message raised: ZeroDivisionError: division by zero",
@@ -229,7 +230,7 @@ async def test_a_stop_closes_with_its_code_and_reason(serve: Serve, raw: Raw) ->
     peer = await raw(server)
     await peer.upgrade()
     stopping = asyncio.create_task(server.stop(1012, "new version"))
-    await peer.expect_close(1012, "new version")
+    assert await peer.read_frame() == (True, CLOSE, b"\x03\xf4new version")
     await peer.send_close(1012)
     await peer.read_eof()
     await stopping
@@ -303,11 +304,15 @@ async def test_a_callback_may_begin_the_stop_as_a_task(serve: Serve, connect: Co
 
 async def test_a_handshake_in_progress_ends_with_the_stop(serve: Serve, raw: Raw) -> None:
     server = await serve(echo_server())
-    silent, begun = await raw(server), await raw(server)
+    silent, begun, other = [await raw(server) for _ in range(3)]
     await begun.send(b"GET / HTTP/1.1\r\n")
-    (await (await raw(server)).upgrade())  # a fence: the others have been accepted before it
+    await other.request()  # a fence: the others were accepted before it
+    await other.close()
     stopping = asyncio.create_task(server.stop())
     await silent.read_eof()
+    head, _ = await begun.read_answer()
+    assert head.status == 503
+    await begun.close()
     await stopping
 
 
@@ -316,13 +321,14 @@ async def test_a_stop_that_is_cancelled_goes_on(serve: Serve, raw: Raw) -> None:
     peer = await raw(server)
     await peer.upgrade()
     stopping = asyncio.create_task(server.stop())
-    await peer.expect_close(1001)
+    assert await peer.read_frame() == (True, CLOSE, b"\x03\xe9")
     stopping.cancel()
     with pytest.raises(asyncio.CancelledError):
         await stopping
+    assert server.port is None
     await peer.send_close(1001)
     await server.stop()
-    assert server.port is None
+    assert repr(server) == "<Server IDLE, 0 connections>"
 
 
 # Threads.

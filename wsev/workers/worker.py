@@ -47,6 +47,22 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
+class Ending:
+    """The end of a run, as something to wait for."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.error: BaseException | None = None
+        self._event = asyncio.Event()
+
+    def __call__(self, error: BaseException | None = None) -> None:
+        self.error = self.error or error
+        self._event.set()
+
+    async def wait(self) -> None:
+        await self._event.wait()
+
+
 def run(service: Service) -> None:
     """Run a service in this process until a signal or the service itself ends it.
 
@@ -55,37 +71,27 @@ def run(service: Service) -> None:
     Raises:
         BaseException: what the service's ``start`` or ``stop`` raised, or what it gave to ``end``.
     """
-    with _console(), asyncio.Runner(loop_factory=new_event_loop) as runner:
-        error = runner.run(_serve(service))
-    if error is not None:
-        raise error
+    runner = asyncio.Runner(loop_factory=new_event_loop)
+    end = Ending(runner.get_loop())
+    with _console(), _signals(end), runner:
+        runner.run(_serve(service, end))
+    if end.error is not None:
+        # Not raised within the loop: a task that raises SystemExit breaks it off where it stands.
+        raise end.error
 
 
-async def _serve(service: Service) -> BaseException | None:
-    """Serve until the end; returns, and does not raise, what the service ended with: it may be a SystemExit."""
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
-    errors: list[BaseException] = []
-
-    def end(error: BaseException | None = None) -> None:
-        if error is not None:
-            errors.append(error)
-        if not ended.done():
-            ended.set_result(None)
-
-    with _signals(loop, end):
-        await service.start(end)
-        logger.info("started on %s", service.description)
-        try:
-            await ended
-        finally:
-            await service.stop()
-            logger.info("stopped")
-    return errors[0] if errors else None
+async def _serve(service: Service, end: Ending) -> None:
+    await service.start(end)
+    logger.info("started on %s", service.description)
+    try:
+        await end.wait()
+    finally:
+        await service.stop()
+        logger.info("stopped")
 
 
 @contextmanager
-def _signals(loop: asyncio.AbstractEventLoop, end: Callable[[], None]) -> Iterator[None]:
+def _signals(end: Ending) -> Iterator[None]:
     """SIGINT and SIGTERM call ``end`` the first time, and end the process the second."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -99,7 +105,8 @@ def _signals(loop: asyncio.AbstractEventLoop, end: Callable[[], None]) -> Iterat
             signal.raise_signal(number)
         received.append(number)
         logger.info("%s: stopping; a second one ends at once", signal.Signals(number).name)
-        loop.call_soon_threadsafe(end)
+        if not end.loop.is_closed():
+            end.loop.call_soon_threadsafe(end)
 
     # Not loop.add_signal_handler: that calls from the loop, and a callback that never returns would block it as well.
     before = {number: signal.signal(number, handle) for number in SIGNALS}
