@@ -71,17 +71,22 @@ class Handshakes:
         """
         for handshake in list(self.open):
             handshake.stop()
-        # What http= serves is ended its own way, if it has one: aiohttp's server and wsev.asgi do.
-        shutdown = getattr(self.host.http, "shutdown", None)
-        waiting: set[asyncio.Task[Any]] = set(self.tasks)
-        if self.handed_over and shutdown is not None:
-            waiting.add(self.host.loop.create_task(shutdown(timeout)))
-        if waiting:
-            _, late = await asyncio.wait(waiting, timeout=timeout)
+        serving = self.host.loop.create_task(self._stop_http(timeout))
+        if self.tasks:
+            _, late = await asyncio.wait(set(self.tasks), timeout=timeout)
             for task in late:
                 task.cancel()
             if late:
                 await asyncio.wait(late)
+        await serving
+
+    async def _stop_http(self, timeout: float | None) -> None:
+        """End what http= serves; its own way, if it has one: aiohttp's server and wsev.asgi do."""
+        http: Any = self.host.http
+        if self.handed_over and hasattr(http, "pre_shutdown"):
+            http.pre_shutdown()  # aiohttp: end the idle connections, which shutdown() would wait for
+        if self.handed_over and hasattr(http, "shutdown"):
+            await http.shutdown(timeout)
         for transport in list(self.handed_over):
             transport.abort()
 
