@@ -485,7 +485,6 @@ cdef class Parser:
         if self._unfinished != NULL:
             self._drop_message()
             self._unfinished.header_size = 0
-            self._unfinished.control_size = 0
 
     cdef int _need_data(self) noexcept:
         """Everything fed is used up: let go of it, and of a block that nothing needs any more."""
