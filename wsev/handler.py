@@ -50,15 +50,15 @@ __all__ = [
 ]
 
 # What a callback returns is awaited if it is awaitable, and else ignored; so ``object``.
-OnConnect: TypeAlias = "Callable[[Connection[S]], object]"
-OnDrain: TypeAlias = "Callable[[Connection[S]], object]"
-OnMessage: TypeAlias = "Callable[[Connection[S], str | bytes], object]"
-OnText: TypeAlias = "Callable[[Connection[S], Any], object]"  # str; bytes with decode_text=False
-OnData: TypeAlias = "Callable[[Connection[S], bytes], object]"  # on_binary, on_ping, on_pong
-OnDisconnect: TypeAlias = "Callable[[Connection[S], Exception | None], object]"
-OnUpgrade: TypeAlias = "Callable[[Request], Accept | Response | Awaitable[Accept | Response | None] | None]"
-OnRequest: TypeAlias = "Callable[[Request], Response | Awaitable[Response]]"
-OnError: TypeAlias = "Callable[[WsevError | OSError, bool], object]"
+OnConnect: TypeAlias = Callable[["Connection[S]"], object]
+OnDrain: TypeAlias = Callable[["Connection[S]"], object]
+OnMessage: TypeAlias = Callable[["Connection[S]", str | bytes], object]
+OnText: TypeAlias = Callable[["Connection[S]", Any], object]  # str; bytes with decode_text=False
+OnData: TypeAlias = Callable[["Connection[S]", bytes], object]  # on_binary, on_ping, on_pong
+OnDisconnect: TypeAlias = Callable[["Connection[S]", Exception | None], object]
+OnUpgrade: TypeAlias = Callable[["Request"], "Accept | Response | Awaitable[Accept | Response | None] | None"]
+OnRequest: TypeAlias = Callable[["Request"], "Response | Awaitable[Response]"]
+OnError: TypeAlias = Callable[[WsevError | OSError, bool], object]
 
 PARAMETERS = {
     "on_upgrade": ("request",),

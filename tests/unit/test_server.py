@@ -171,7 +171,7 @@ async def test_a_started_server_tells_where_it_listens() -> None:
     assert server.addresses == (("127.0.0.1", server.port),)
     assert repr(server) == f"<Server RUNNING 127.0.0.1:{server.port}, 0 connections>"
     await server.stop()
-    assert (server.port, server.addresses) == (None, ())
+    assert [server.port, *server.addresses] == [None]
 
 
 async def test_a_second_start_is_an_error_and_changes_nothing() -> None:
@@ -311,7 +311,8 @@ async def test_the_lifespan_surrounds_the_run_and_gives_the_state() -> None:
 async def test_a_lifespan_that_fails_to_begin_fails_the_start_and_frees_the_port() -> None:
     @asynccontextmanager
     async def lifespan(server: Server[Any]) -> AsyncIterator[None]:
-        raise ConnectionError("no database")
+        if server.port:
+            raise ConnectionError("no database")
         yield
 
     with socket.create_server(("127.0.0.1", 0)) as free:

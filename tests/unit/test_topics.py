@@ -105,17 +105,17 @@ def test_1_to_255_bytes_are_a_topic(topics: Topics, topic: str) -> None:
 
 @pytest.mark.parametrize("topic", ["", "x" * 256, "é" * 128, "\ud800"], ids=["empty", "256", "256 bytes", "surrogate"])
 def test_other_sizes_are_a_value_error_that_names_the_topic(topics: Topics, topic: str) -> None:
-    for call in (lambda: topics.subscribe(connection(), topic), lambda: topics.publish(topic, "m", False)):
-        with pytest.raises(ValueError, match="topic="):
-            call()
+    with pytest.raises(ValueError, match="topic="):
+        topics.subscribe(connection(), topic)
+    with pytest.raises(ValueError, match="topic="):
+        topics.publish(topic, "m", False)
 
 
 @pytest.mark.parametrize("topic", [None, b"room", 3, ["room"]], ids=repr)
 def test_what_is_no_str_is_a_type_error(topics: Topics, topic: Any) -> None:
-    for call in (
-        lambda: topics.subscribe(connection(), topic),
-        lambda: topics.unsubscribe(connection(), topic),
-        lambda: topics.publish(topic, "m", False),
-    ):
-        with pytest.raises(TypeError, match=r"topic=.*must be a str"):
-            call()
+    with pytest.raises(TypeError, match=r"topic=.*must be a str"):
+        topics.subscribe(connection(), topic)
+    with pytest.raises(TypeError, match=r"topic=.*must be a str"):
+        topics.unsubscribe(connection(), topic)
+    with pytest.raises(TypeError, match=r"topic=.*must be a str"):
+        topics.publish(topic, "m", False)
