@@ -105,6 +105,10 @@ def _is_same_origin(origin: str, host: Authority) -> bool:
     The scheme is not compared: where TLS ends at a proxy, the page is https and the request is not.  For the same
     reason a port that is missing on either side is the default of the origin's scheme.
     """
+    scheme, _, rest = origin.partition("://")
+    text = host.host if host.port is None else f"{host.host}:{host.port}"
+    if rest == text and scheme in _DEFAULT_PORTS:  # the usual case: the same spelling, of what is known to be a host
+        return not host.host.endswith(".")
     parsed = _parse_origin(origin)
     if parsed is None:
         return False
