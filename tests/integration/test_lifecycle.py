@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl as tls
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 import wsev
 from tests.conftest import Connect, Raw, Serve
@@ -98,6 +101,22 @@ async def test_a_path_without_a_route_is_404(serve: Serve, raw: Raw) -> None:
     server.route("/chat")
     peer = await raw(await serve(server))
     assert (await peer.request("/other", {"Upgrade": "websocket", "Connection": "Upgrade"})).status in (400, 404)
+
+
+# TLS.
+
+
+async def test_two_files_are_enough_for_tls(serve: Serve, connect: Connect, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    chain.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
+    certificate.private_key_pem.write_to_path(key)
+    context = tls.create_default_context()
+    authority.configure_trust(context)
+    client = await connect(await serve(echo_server(), ssl=(chain, key)), ssl=context)
+    await client.send("hello")
+    assert await client.recv() == "hello"
 
 
 # Publishing.

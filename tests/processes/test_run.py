@@ -163,6 +163,70 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+BESIDE = """
+import uvloop
+from websockets.asyncio.client import connect
+
+@server.on_disconnect
+def left(conn, error):
+    print("left")
+
+async def main():
+    async with server.listen(0):
+        async with connect(f"ws://127.0.0.1:{server.port}/", proxy=None) as client:
+            await client.send("hello")
+            await client.recv()
+"""
+
+TWICE = pytest.mark.xfail(
+    strict=True,
+    reason="dispatch: what asyncio raised out of the loop for a task is given to exit() too, which raises it again",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["asyncio.run", "uvloop.run"])
+@pytest.mark.parametrize(
+    "kind", ["def", pytest.param("async def", marks=TWICE), pytest.param("async def that suspends", marks=TWICE)]
+)
+def test_system_exit_in_a_callback_leaves_a_loop_that_is_not_ours_too(loop: str, kind: str) -> None:
+    done = run(
+        BESIDE
+        + f"""
+@server.on_message
+{kind.removesuffix(" that suspends")} said(conn, message):
+    {"await asyncio.sleep(0)" if "suspends" in kind else "pass"}
+    raise SystemExit(7)
+
+{loop}(main())
+"""
+    )
+    assert (done.returncode, done.stdout) == (7, "left\n"), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="connection: __dealloc__ follows loop_state, which the collector has cleared")
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_program_that_ends_without_a_stop_does_not_crash(loop: str) -> None:
+    done = run(
+        f"""
+        import uvloop
+        from websockets.asyncio.client import connect
+
+        async def main():
+            await server.start(0)
+            global client
+            client = await connect(f"ws://127.0.0.1:{{server.port}}/", proxy=None)
+
+        loop = {loop}.new_event_loop()
+        loop.run_until_complete(main())
+        loop.close()
+        """
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 def test_a_busy_port_ends_the_program_with_what_to_do() -> None:
     done = run(
