@@ -248,7 +248,7 @@ async def test_a_request_that_does_not_come_ends_at_the_deadline(serve: Serve, r
 async def test_two_hundred_that_drip_end_at_the_deadline_and_hinder_nobody(
     serve: Serve, raw: Raw, check_served: CheckServed
 ) -> None:
-    server = await serve(echo(handshake_timeout=0.3))
+    server = await serve(echo(handshake_timeout=0.5))
     peers = [await raw(server) for _ in range(200)]
     for peer in peers:
         await peer.send(b"GET / HTTP/1.1\r\n")
@@ -265,7 +265,7 @@ async def test_two_hundred_that_drip_end_at_the_deadline_and_hinder_nobody(
 
 
 async def test_an_open_connection_is_not_subject_to_the_deadline(serve: Serve, raw: Raw) -> None:
-    server = await serve(echo(handshake_timeout=0.05))
+    server = await serve(echo(handshake_timeout=0.5))
     early, late = await raw(server), await raw(server)
     await early.upgrade()
     await read_all(late)  # the deadline is over

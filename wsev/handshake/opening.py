@@ -159,6 +159,7 @@ class OpeningHandshake(asyncio.BufferedProtocol):
         self.receive(bytes(self._shared.loop_state.get_read_view()[:nbytes]))
 
     def receive(self, data: bytes) -> None:
+        """Take bytes of the peer's, according to the state; once there is an answer they are dropped."""
         if self._state is State.READING:
             found = self._reader.feed(data)
             if found is None:
