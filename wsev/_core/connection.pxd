@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint64_t
 
-from wsev._core.buffers cimport Buffer
+from wsev._core.buffers cimport Buffer, Pool
 from wsev._core.dispatch cimport Dispatcher
 from wsev._core.messages cimport Parser
 from wsev._core.writer cimport ReadyState
@@ -15,12 +15,15 @@ cdef class Rare:
     cdef object close_reason            # str
     cdef object error                   # why it ended, for on_disconnect; None: both Close frames were exchanged
     cdef bytes pong                     # of the newest ping that came while output was blocked
+    cdef Pool pool                      # of the backlog
     cdef Buffer* backlog                # bytes received and not parsed, while it is held
     # Milliseconds of LoopState.now; 0: not set
     cdef int64_t held_at                # since when its reading is paused
     cdef int64_t closing_due            # when TCP must have ended
     cdef int64_t progress_at            # when the kernel last took output that was stuck
     cdef Py_ssize_t stuck               # bytes that were stuck then
+
+    cdef void drop_backlog(self) noexcept
 
 
 cdef class Connection(Dispatcher):
@@ -71,6 +74,7 @@ cdef class Connection(Dispatcher):
     cdef int _fail(self, object error, int code) except -1
     cdef int _end(self, object error) except -1
     cdef int _finish(self) except -1
+    cdef int _end_within(self, int64_t timeout) except -1
     cdef int _abort(self, object error) except -1
     cdef int _disconnected(self) except -1
     cdef int _wake_drain_waiters(self) except -1

@@ -54,8 +54,16 @@ cdef tuple STATE_NAMES = ("OPENING", "OPEN", "CLOSING", "CLOSING", "CLOSED")
 
 
 @cython.final
+@cython.no_gc_clear         # __dealloc__ needs the pool; a cycle through a Rare is broken at its Connection
 cdef class Rare:
-    pass
+
+    def __dealloc__(self):
+        self.drop_backlog()
+
+    cdef void drop_backlog(self) noexcept:
+        if self.backlog != NULL:
+            self.pool.release(self.backlog)
+            self.backlog = NULL
 
 
 @cython.final
@@ -98,8 +106,6 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
     def __dealloc__(self):
         if self.due:
             self.loop_state.wheel.remove(self)
-        if self.rare is not None:
-            self._drop_backlog()
 
     def __repr__(self):
         address = self.remote_address
@@ -269,7 +275,7 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
         self._set_state(CLOSING)
         self._queue_close(code, encoded)
         self._rare().close_reason = reason
-        self._watch(self.server.close_timeout)
+        self._end_within(self.server.close_timeout)
         self._flush_soon()
         # Reading may be paused: the peer's Close is behind what it sent, and all of it is passed over.
         self.loop_state.schedule(self)
@@ -344,6 +350,7 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
         self._set_state(OPEN)
         self.delivers = True
         self.server.connections.add(self)
+        self.loop_state.joined()
         self._watch(self.server.idle_timeout // 2)
         self._begin_event()
         try:
@@ -374,9 +381,9 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
         cdef uint8_t* area = NULL
         if self.ready_state <= CLOSING and self.parser is not None:
             area = self.parser.receive_area(&size)
+        self.is_direct = area != NULL       # anew each time: a read that brought nothing is not followed by an update
         if area == NULL:
             return self.loop_state.get_read_view()
-        self.is_direct = True
         return PyMemoryView_FromMemory(<char*> area, size, PyBUF_WRITE)
 
     def buffer_updated(self, Py_ssize_t size):
@@ -416,6 +423,7 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
         self.drop_unsent()
         self.output.lost()
         self.server.connections.discard(self)
+        self.loop_state.left()
         self.server.leaving.add(self)
         self.server.closes[self.close_code] = self.server.closes.get(self.close_code, 0) + 1
         self.cancel_tasks()
@@ -427,6 +435,7 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
             self.rare.end_waiters = None
         self._use_backlog()
         if not self._has_backlog():
+            self.parser = None              # and with it what has come of an unfinished message
             self._disconnected()
 
     def pause_writing(self):
@@ -572,9 +581,8 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
         return self.rare is not None and self.rare.backlog != NULL
 
     cdef void _drop_backlog(self) noexcept:
-        if self._has_backlog():
-            self.loop_state.pool.release(self.rare.backlog)
-            self.rare.backlog = NULL
+        if self.rare is not None:
+            self.rare.drop_backlog()
 
     # ---------------------------------------------------------------- control frames (RFC 6455 section 5.5)
 
@@ -662,9 +670,9 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
 
     cdef int _fail(self, object error, int code) except -1:
         """Section 7.1.7, _Fail the WebSocket Connection_: Close with ``code``, nothing more is looked at, TCP is ended."""
+        self._stop_delivering()
         if self.ready_state > CLOSING:
             return 0
-        self._stop_delivering()
         if self.ready_state == OPEN:
             self._queue_close(code, b"")
         return self._end(error)
@@ -673,14 +681,14 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
         """Nothing more is sent or read; TCP is ended when what is unsent has gone."""
         cdef const uint8_t* behind = NULL
         self._keep_error(error)
+        if self.ready_state == CLOSED:
+            return 0                        # the peer's Close was among what waited for the callbacks when TCP ended
         self._set_state(ENDING)
         if self.parser is not None:
             self.parser.rest(&behind)
         if not self.delivers:
             self._drop_backlog()
-        if self.rare is not None:
-            self.rare.closing_due = 0
-        self._watch(self.server.close_timeout)
+        self._end_within(self.server.close_timeout)
         if self.head != NULL:
             self._flush_soon()
         if self.head == NULL and self.ready_state == ENDING and not self.is_reading:
@@ -697,9 +705,14 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
             return self.output.close()
         # Closing with bytes unread would reset, and the reset might overtake our Close.
         self.output.finish()
-        if not self.server.close_timeout or LINGER < self.server.close_timeout:
-            self._rare().closing_due = 0
-            self._watch(LINGER)
+        return self._end_within(LINGER)
+
+    cdef int _end_within(self, int64_t timeout) except -1:
+        """TCP must have ended in ``timeout`` milliseconds (0: no limit), or earlier if that was said before."""
+        cdef int64_t due = self.loop_state.now + timeout + self.loop_state.wheel.granularity
+        if timeout and (not self._rare().closing_due or due < self.rare.closing_due):
+            self.rare.closing_due = due
+            self.loop_state.watch(self, due)
         return 0
 
     cdef int _abort(self, object error) except -1:
@@ -780,7 +793,7 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
         if self.ready_state == OPEN and self.server.high_water >= 0:
             if not self.is_congested and amount > self.server.high_water:
                 self.is_congested = True
-                if not self.is_reading:
+                if not self.is_reading and not self.output.is_paused:
                     self._hold()
             elif self.is_congested and amount <= self.server.low_water:
                 self.is_congested = False
@@ -839,6 +852,7 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
     cdef Rare _rare(self):
         if self.rare is None:
             self.rare = Rare.__new__(Rare)
+            self.rare.pool = self.loop_state.pool
         return self.rare
 
     cdef int _watch(self, int64_t timeout) except -1:
@@ -864,10 +878,8 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
     cdef int64_t _expire_closing(self, int64_t now) except -1:
         """close_timeout: "our Close to the end of TCP"."""
         cdef Rare rare = self._rare()
-        if not self.server.close_timeout and not rare.closing_due:
-            return NEVER
         if not rare.closing_due:
-            rare.closing_due = now + self.server.close_timeout
+            return NEVER
         if now < rare.closing_due:
             return rare.closing_due
         if not self.is_clean:
@@ -877,16 +889,17 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
 
     cdef int64_t _expire_write(self, int64_t now) except -1:
         """write_timeout: the kernel took nothing of what waits."""
-        cdef Py_ssize_t amount
+        cdef Py_ssize_t queued
+        cdef Rare rare = self._rare()
         if not self.server.write_timeout or not self.output.is_blocked:
             return NEVER
-        amount = self.buffered()
-        if self.output.queued() < self.rare.stuck:
-            self.rare.progress_at = now
+        queued = self.output.queued()
+        if queued < rare.stuck or not rare.progress_at:
+            rare.progress_at = now
             if self.output.is_paused:
                 self.received_at = now
-        self.rare.stuck = self.output.queued()
-        if now - self.rare.progress_at >= self.server.write_timeout:
+        rare.stuck = queued
+        if now - rare.progress_at >= self.server.write_timeout:
             self._abort(TimedOut("write"))
             return NEVER
         return now + self.server.write_timeout // 4

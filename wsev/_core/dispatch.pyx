@@ -238,12 +238,15 @@ cdef class Dispatcher(Writer):
             return 0
         waiting = self._waiting()
         waiting.name = name
-        waiting.running = self.loop_state.loop.create_task(self._run(awaitable))
+        waiting.unstarted = awaitable
+        waiting.running = self.loop_state.loop.create_task(self._run())
         waiting.running.add_done_callback(self._callback_ended)
         return 0
 
-    async def _run(self, awaitable):
+    async def _run(self):
         """On 3.11: the suspended callback, then those of the events that came meanwhile."""
+        awaitable = self.waiting.unstarted
+        self.waiting.unstarted = None
         while awaitable is not None:
             try:
                 await awaitable
@@ -258,6 +261,9 @@ cdef class Dispatcher(Writer):
     def _callback_ended(self, task):
         cdef str name = self.waiting.name
         self.waiting.running = None
+        if self.waiting.unstarted is not None:
+            self.waiting.unstarted.close()      # cancelled before its first step, which is no fault of its author
+            self.waiting.unstarted = None
         self._task_result(task, name)
         self._take_turns()
         self.events_taken()

@@ -45,22 +45,23 @@ cdef class Wheel:
     cdef int _slot_of(self, int64_t due) noexcept
     cdef void _set_aside(self, int slot) noexcept
     cdef LoopMember _pop(self, int slot)
+    cdef int64_t _look_at(self, LoopMember member, int64_t now) except -1
 
 
 cdef class FlushQueue:
     """Members whose turn comes ``deadline`` seconds after they were added; equal deadlines, so a FIFO is in order."""
     cdef object loop
     cdef readonly double deadline       # seconds; 0: before the loop polls again
-    cdef PyObject** members             # a ring; each with one reference
-    cdef double* dues                   # the same ring; loop.time() of each (unused when deadline is 0)
-    cdef Py_ssize_t first
+    # Lists, not memory of ours: the garbage collector must see who is held when a loop ends.
+    cdef list members                   # in the order of their turns; None: has had it
+    cdef list dues                      # loop.time() of each (empty when deadline is 0)
+    cdef Py_ssize_t first               # the place whose turn is next
     cdef readonly Py_ssize_t count
-    cdef Py_ssize_t capacity
     cdef object timer                   # the handle of the call that is due; None: none is
     cdef object run_method
 
     cdef int add(self, LoopMember member) except -1
-    cdef int _enlarge(self) except -1
+    cdef int _tidy(self) except -1
     cdef LoopMember _pop(self)
 
 
@@ -81,6 +82,10 @@ cdef class LoopState:
     cdef double origin                  # loop.time() then
     cdef object timer
     cdef uint64_t last_id
+    cdef Py_ssize_t connections         # open ones: the clock goes while there are some
+
+    cdef int joined(self) except -1
+    cdef int left(self) except -1
 
     cdef int schedule(self, LoopMember member) except -1
     cdef int watch(self, LoopMember member, int64_t due) except -1

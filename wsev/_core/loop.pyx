@@ -11,9 +11,8 @@ cimport cython
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.object cimport PyObject
 from cpython.buffer cimport PyBUF_WRITE
-from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint8_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 import asyncio
 import logging
@@ -30,6 +29,7 @@ SMALLEST_READ = 4096        # bytes; what read_buffer_size may be at least
 ATTRIBUTE = "_wsev_loop_state"
 
 
+@cython.no_gc_clear         # who frees a member takes it out of its loop's wheel and gives its buffers back
 cdef class LoopMember:
 
     cdef int run_scheduled(self) except -1:
@@ -130,10 +130,18 @@ cdef class Wheel:
                 member.due = 0
                 self.count -= 1
                 if due <= now:
-                    due = member.expire(now)
+                    due = self._look_at(member, now)
                 if due and not member.due:
                     self.schedule(member, due)
         return 0
+
+    cdef int64_t _look_at(self, LoopMember member, int64_t now) except -1:
+        try:
+            return member.expire(now)
+        except Exception:
+            # A defect of ours (or no memory): the others' times come all the same.
+            logger.exception("a connection's timeouts failed")
+            return 0
 
     cpdef int set_granularity(self, int64_t granularity) except -1:
         """Change the ticks' length; members keep their times."""
@@ -158,55 +166,37 @@ cdef class FlushQueue:
         self.loop = loop
         self.deadline = deadline
         self.run_method = self.run
-
-    def __dealloc__(self):
-        while self.count:
-            self._pop()
-        deallocate(self.members)
-        deallocate(self.dues)
+        self.members = []
+        self.dues = []
 
     cdef int add(self, LoopMember member) except -1:
         """``member`` is called once, when its turn comes; the caller has seen that it does not stand here yet."""
-        cdef Py_ssize_t place
-        if self.count == self.capacity:
-            self._enlarge()
         if self.timer is None:
             if self.deadline > 0:
                 self.timer = self.loop.call_later(self.deadline, self.run_method)
             else:
                 self.timer = self.loop.call_soon(self.run_method)
-        place = (self.first + self.count) & (self.capacity - 1)
         if self.deadline > 0:
-            self.dues[place] = self.loop.time() + self.deadline
-        Py_INCREF(member)               # its Py_DECREF: _pop()
-        self.members[place] = <PyObject*> member
+            self.dues.append(self.loop.time() + self.deadline)
+        self.members.append(member)
         self.count += 1
         return 0
 
-    cdef int _enlarge(self) except -1:
-        cdef Py_ssize_t capacity = self.capacity * 2 if self.capacity else 64
-        cdef PyObject** members = <PyObject**> allocate(capacity * sizeof(void*))
-        cdef double* dues = <double*> allocate(capacity * sizeof(double))
-        cdef Py_ssize_t behind = self.capacity - self.first
-        if self.capacity:
-            memcpy(members, self.members + self.first, behind * sizeof(void*))
-            memcpy(members + behind, self.members, self.first * sizeof(void*))
-            memcpy(dues, self.dues + self.first, behind * sizeof(double))
-            memcpy(dues + behind, self.dues, self.first * sizeof(double))
-        deallocate(self.members)
-        deallocate(self.dues)
-        self.members = members
-        self.dues = dues
-        self.first = 0
-        self.capacity = capacity
-        return 0
-
     cdef LoopMember _pop(self):
-        cdef LoopMember member = <LoopMember> self.members[self.first]
-        Py_DECREF(member)               # of add(); the local variable holds it on
-        self.first = (self.first + 1) & (self.capacity - 1)
+        cdef LoopMember member = self.members[self.first]
+        self.members[self.first] = None
+        self.first += 1
         self.count -= 1
         return member
+
+    cdef int _tidy(self) except -1:
+        """Drop the places of those that had their turn: half of the list at once, so that each moves once."""
+        if 2 * self.first >= len(self.members):
+            del self.members[:self.first]
+            if self.deadline > 0:
+                del self.dues[:self.first]
+            self.first = 0
+        return 0
 
     def run(self):
         """The turn of those that are due; who is added meanwhile comes next time."""
@@ -224,14 +214,13 @@ cdef class FlushQueue:
                 self._run_one(member)
             if self.count and self.timer is None:
                 self.timer = self.loop.call_at(self.dues[self.first], self.run_method)
-            return
-        while turns > 0:
-            member = self._pop()
-            turns -= 1
-            member.is_scheduled = False
-            self._run_one(member)
-        if self.capacity > 4096 and self.count < self.capacity // 8:
-            self._shrink()
+        else:
+            while turns > 0:
+                member = self._pop()
+                turns -= 1
+                member.is_scheduled = False
+                self._run_one(member)
+        self._tidy()
 
     def _run_one(self, LoopMember member):
         try:
@@ -240,22 +229,9 @@ cdef class FlushQueue:
             # A defect of ours (or no memory): the others' turns come all the same.
             logger.exception("a connection's flush failed")
 
-    def _shrink(self):
-        """What a publish to very many left is given back."""
-        cdef Py_ssize_t place
-        cdef list members = []
-        while self.count:
-            members.append(self._pop())
-        deallocate(self.members)
-        deallocate(self.dues)
-        self.members = NULL
-        self.dues = NULL
-        self.capacity = self.first = 0
-        for member in members:
-            self.add(member)
-
 
 @cython.final
+@cython.no_gc_clear         # the members need wheel and pool until they are freed; the loop breaks the cycle
 cdef class LoopState:
 
     def __cinit__(self, object loop):
@@ -299,6 +275,19 @@ cdef class LoopState:
             self._arm()
         return self.wheel.schedule(member, due)
 
+    cdef int joined(self) except -1:
+        """A connection was opened."""
+        self.connections += 1
+        if self.timer is None:
+            self.clock()
+            self._arm()
+        return 0
+
+    cdef int left(self) except -1:
+        """A connection has ended."""
+        self.connections -= 1
+        return 0
+
     def _arm(self):
         self.timer = self.loop.call_later(<double> self.wheel.granularity / 1000.0, self._tick)
 
@@ -308,7 +297,7 @@ cdef class LoopState:
             self.wheel.advance(self.clock())
             self.pool.trim()
         finally:
-            if self.timer is None and (self.wheel.count or self.pool.idle_bytes):
+            if self.timer is None and (self.connections or self.wheel.count or self.pool.idle_bytes):
                 self._arm()
 
     cpdef object get_read_view(self):
