@@ -34,7 +34,7 @@ cdef class Output:
     cdef unsigned char is_paused        # bool
     cdef Address remote
     cdef object remote_name             # where remote does not tell: a Unix path
-    cdef object kept_local_address      # when the end has come
+    cdef object kept_local_address      # when the end has come, or the transport would forget it
 
     # Gives the kernel (or the transport) as much as it takes, releases what was taken, and returns the rest of the chain.
     cdef Buffer* send(self, Buffer* chain, Pool pool) except? NULL

@@ -46,6 +46,8 @@ cdef class Output:
             socket.AF_INET, socket.AF_INET6, socket.AF_UNIX
         ):
             self.fd = descriptor
+        else:
+            self.kept_local_address = self.local_address    # asyncio's TLS forgets its socket before the end is told
 
     @property
     def remote_address(self):
@@ -56,7 +58,7 @@ cdef class Output:
     def local_address(self):
         """As remote_address, of our side."""
         cdef Address local
-        if self.transport is None:
+        if self.kept_local_address is not None:
             return self.kept_local_address
         sock = self.transport.get_extra_info("socket")
         local.family = 0
@@ -174,7 +176,8 @@ cdef class Output:
 
     cdef int close(self) except -1:
         self.fd = -1
-        if self.transport is not None:
+        # Not twice: asyncio's TLS transport is of no use after a second close().
+        if self.transport is not None and not self.transport.is_closing():
             self.transport.close()
         return 0
 
