@@ -33,7 +33,7 @@ cdef tuple NAMES = ("on_connect", "on_text", "on_binary", "on_ping", "on_pong", 
 @cython.final
 cdef class Callbacks:
 
-    def __init__(
+    def __cinit__(
         self,
         *,
         on_connect=None,

@@ -23,10 +23,12 @@ from wsev._core.messages cimport Limits, Parser
 
 logger = logging.getLogger("wsev.connection")
 
-TICK = 250                  # milliseconds; a timeout of seconds is found out a fraction of a second late
-FINEST_TICK = 5             # milliseconds; below it the ticks themselves would be a load
-SMALLEST_READ = 4096        # bytes; what read_buffer_size may be at least
-ATTRIBUTE = "_wsev_loop_state"
+cdef enum:
+    TICK = 250              # milliseconds; a timeout of seconds is found out a fraction of a second late
+    FINEST_TICK = 5         # milliseconds; below it the ticks themselves would be a load
+    SMALLEST_READ = 4096    # bytes; what read_buffer_size may be at least
+
+cdef str ATTRIBUTE = "_wsev_loop_state"
 
 
 @cython.no_gc_clear         # who frees a member takes it out of its loop's wheel and gives its buffers back

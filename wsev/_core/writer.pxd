@@ -47,6 +47,3 @@ cdef class EncodedMessage:
     """A whole message, encoded once for many connections."""
     cdef readonly bytes frame
     cdef readonly Py_ssize_t size       # bytes of the payload
-
-
-cpdef Py_ssize_t deliver(object connections, EncodedMessage message, object exclude=*) except -1

@@ -199,7 +199,7 @@ def encode_message(message, bint text=False):
     return encoded
 
 
-cpdef Py_ssize_t deliver(object connections, EncodedMessage message, object exclude=None) except -1:
+def deliver(connections, EncodedMessage message not None, exclude=None):
     """Queue ``message`` for each of ``connections``; returns how many took it.
 
     Runs no user code, so that a live set may be given.
