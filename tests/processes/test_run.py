@@ -178,17 +178,10 @@ async def main():
             await client.recv()
 """
 
-TWICE = pytest.mark.xfail(
-    strict=True,
-    reason="dispatch: what asyncio raised out of the loop for a task is given to exit() too, which raises it again",
-)
-
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loop", ["asyncio.run", "uvloop.run"])
-@pytest.mark.parametrize(
-    "kind", ["def", pytest.param("async def", marks=TWICE), pytest.param("async def that suspends", marks=TWICE)]
-)
+@pytest.mark.parametrize("kind", ["def", "async def", "async def that suspends"])
 def test_system_exit_in_a_callback_leaves_a_loop_that_is_not_ours_too(loop: str, kind: str) -> None:
     done = run(
         BESIDE
@@ -206,7 +199,6 @@ def test_system_exit_in_a_callback_leaves_a_loop_that_is_not_ours_too(loop: str,
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="connection: __dealloc__ follows loop_state, which the collector has cleared")
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_a_program_that_ends_without_a_stop_does_not_crash(loop: str) -> None:
     done = run(

@@ -184,8 +184,8 @@ cdef class Dispatcher(Writer):
         """What a callback or task raised: reported, and the connection is ended.  Never raises; returns None."""
         if isinstance(error, (CancelledError, ConnectionClosed)):
             return None
-        if not isinstance(error, Exception):
-            self.server.hooks.exit(error)       # KeyboardInterrupt, SystemExit
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            self.server.hooks.exit(error)
             return None
         failure = CallbackError(name, self)
         failure.__cause__ = error
@@ -252,7 +252,7 @@ cdef class Dispatcher(Writer):
                 await awaitable
             except CancelledError:
                 asyncio.current_task().uncancel()       # it ended the callback in hand, and that only
-            except (KeyboardInterrupt, SystemExit):
+            except (KeyboardInterrupt, SystemExit, GeneratorExit):
                 raise
             except BaseException as error:
                 self._raised(self.waiting.name, error)
@@ -271,7 +271,8 @@ cdef class Dispatcher(Writer):
     cdef int _task_result(self, object task, str name) except -1:
         if not task.cancelled():
             error = task.exception()
-            if error is not None:
+            # KeyboardInterrupt and SystemExit have left the loop already: asyncio raises them out of a task's step.
+            if isinstance(error, Exception):
                 self._raised(name, error)
         return 0
 
