@@ -36,7 +36,7 @@ class TurningLoop(ManualLoop):
         self.ready: list[Callable[[], object]] = []
 
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Any = None) -> Any:
-        self.ready.append(lambda: (context.run(callback, *args) if context else callback(*args)))
+        self.ready.append(lambda: context.run(callback, *args) if context else callback(*args))
         return SimpleNamespace(cancel=lambda: None)
 
     def call_at(self, when: float, callback: Callable[..., object], *args: Any, context: Any = None) -> Any:
