@@ -21,6 +21,8 @@ class Attacked:
         self._raw = raw
         self.server: Server[Any] = Server()
         self.got: list[str | bytes] = []
+        self.fails_at: str | None = None
+        self.waits_at: tuple[str, asyncio.Future[None]] | None = None
         self.ends: asyncio.Queue[BaseException | None] = asyncio.Queue()
 
     async def start(self, **options: Any) -> Server[Any]:
@@ -29,9 +31,14 @@ class Attacked:
         self.server.on_disconnect(self._on_disconnect)
         return await self._serve(self.server)
 
-    def _on_message(self, conn: Connection[Any], message: str | bytes) -> None:
+    def _on_message(self, conn: Connection[Any], message: str | bytes) -> asyncio.Future[None] | None:
         self.got.append(message)
+        if message == self.fails_at:
+            raise ValueError(message)
+        if self.waits_at is not None and message == self.waits_at[0]:
+            return self.waits_at[1]
         conn.send(message)
+        return None
 
     def _on_disconnect(self, conn: Connection[Any], error: BaseException | None) -> None:
         self.ends.put_nowait(error)
