@@ -1,6 +1,6 @@
 """Connection, driven by hand: what a real socket and a real clock show by luck only.
 
-The transport is recorded (so all goes through `transport.write`, as with TLS), the loop is a clock that is told to turn.
+The transport is recorded, so all goes through `transport.write` as with TLS; the loop is a clock that is told to turn.
 """
 
 from __future__ import annotations
