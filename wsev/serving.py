@@ -57,7 +57,9 @@ class Stats:
     messages_in: int
     messages_out: int
     bytes_in: int
+    """Received, frame headers included."""
     bytes_out: int
+    """Sent, frame headers and the answers to requests for upgrade included."""
     pings_in: int
     pongs_in: int
     unsent: int

@@ -38,7 +38,7 @@ def broadcast(connections: Iterable[Connection[Any]], message: Message, *, text:
 
     Raises:
         TypeError: ``message`` is neither str nor bytes-like.
-        UnicodeError: it is a str with a lone surrogate, or, with ``text``, not UTF-8.
+        UnicodeEncodeError: it is a str with a lone surrogate.
     """
     return deliver(connections, encode_message(message, text))
 

@@ -592,7 +592,7 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
         if event == CLOSE:
             return self._close_came()
         if not self._within_control_rate():
-            self.server.count_limit("max_control_rate")
+            self.server.count_limit("max_control_rate", self)
             return self._fail(ProtocolError(POLICY_VIOLATION, "more control frames than max_control_rate"), POLICY_VIOLATION)
         if event == PING:
             return self._ping_came(self.parser.take_payload())
@@ -647,9 +647,9 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
     cdef int _violation_came(self) except -1:
         cdef int code = close_code_of(self.parser.violation)
         if self.parser.violation == MESSAGE_TOO_BIG:
-            self.server.count_limit("max_message_size")
+            self.server.count_limit("max_message_size", self)
         elif self.parser.violation == TOO_MANY_FRAGMENTS:
-            self.server.count_limit("max_fragments")
+            self.server.count_limit("max_fragments", self)
         kind = MessageTooBig if code == 1009 else ProtocolError
         logger.debug("%r: %s", self, reason_of(self.parser.violation))
         return self._fail(kind(code, reason_of(self.parser.violation)), code)
@@ -771,9 +771,9 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
         """The peer reads more slowly than it is sent to (slow_consumer)."""
         cdef Py_ssize_t amount = self.buffered()
         cdef bint inside_frame
-        self.server.count_limit("max_buffered_amount")
-        self.server.dropped += 1
+        self.server.count_limit("max_buffered_amount", self)
         if self.server.drops_messages:
+            self.server.dropped += 1
             return 0
         inside_frame = self.head != NULL and self.head.owner != NULL
         self.drop_unsent()
@@ -882,7 +882,8 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
             return NEVER
         if now < rare.closing_due:
             return rare.closing_due
-        if not self.is_clean:
+        if not self.is_clean and rare.error is None:
+            self.server.count_limit("close_timeout", self)
             self._keep_error(TimedOut("close"))
         self._abort(None)
         return NEVER
@@ -890,9 +891,10 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
     cdef int64_t _expire_write(self, int64_t now) except -1:
         """write_timeout: the kernel took nothing of what waits."""
         cdef Py_ssize_t queued
-        cdef Rare rare = self._rare()
+        cdef Rare rare
         if not self.server.write_timeout or not self.output.is_blocked:
             return NEVER
+        rare = self._rare()
         queued = self.output.queued()
         if queued < rare.stuck or not rare.progress_at:
             rare.progress_at = now
@@ -900,6 +902,7 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
                 self.received_at = now
         rare.stuck = queued
         if now - rare.progress_at >= self.server.write_timeout:
+            self.server.count_limit("write_timeout", self)
             self._abort(TimedOut("write"))
             return NEVER
         return now + self.server.write_timeout // 4
@@ -919,6 +922,7 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
         )
         if now < due:
             return due
+        self.server.count_limit("read_deadline", self)
         self._fail(TimedOut("read"), POLICY_VIOLATION)
         return NEVER
 
@@ -932,6 +936,7 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
             self.received_at = now      # we do not read, and nothing is stuck: the peer cannot show that it lives
         quiet = now - self.received_at - self.loop_state.wheel.granularity
         if quiet >= timeout:
+            self.server.count_limit("idle_timeout", self)
             if self.output.is_blocked:
                 self._abort(TimedOut("idle"))
             else:

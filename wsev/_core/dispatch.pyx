@@ -18,7 +18,8 @@ import sys
 from asyncio import CancelledError, Task
 from types import CoroutineType
 
-from wsev._core.writer cimport CLOSED, OPEN, Writer
+from wsev._core.loop cimport ServerState
+from wsev._core.writer cimport OPEN, Writer
 from wsev.errors import CallbackError, ConnectionClosed
 
 logger = logging.getLogger("wsev.connection")
@@ -97,11 +98,12 @@ cdef class Dispatcher(Writer):
         return 0
 
     cdef bint takes_events(self) noexcept:
-        if self.waiting is None or self.server.max_queue < 0:
+        cdef ServerState server = self.server
+        if self.waiting is None:
             return True
-        return len(self.waiting.events) < self.server.max_queue and (
-            self.server.max_queue_size < 0 or self.waiting.size < self.server.max_queue_size
-        )
+        if 0 <= server.max_queue <= len(self.waiting.events):
+            return False
+        return server.max_queue_size < 0 or self.waiting.size < server.max_queue_size
 
     cdef int forget_events(self) except -1:
         cdef object events

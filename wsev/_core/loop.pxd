@@ -114,6 +114,7 @@ cdef class ServerState:
     cdef readonly uint64_t messages_in, messages_out, bytes_in, bytes_out, dropped, pings_in, pongs_in
     cdef readonly dict closes           # close code -> connections that ended with it
     cdef readonly dict limits_passed    # the limit's name -> how often
+    cdef dict limits_logged             # the limit's name -> LoopState.now when it was last logged
 
     cdef int check_thread(self) except -1
-    cdef int count_limit(self, str name) except -1
+    cdef int count_limit(self, str name, object connection) except -1

@@ -27,6 +27,7 @@ cdef enum:
     TICK = 250              # milliseconds; a timeout of seconds is found out a fraction of a second late
     FINEST_TICK = 5         # milliseconds; below it the ticks themselves would be a load
     SMALLEST_READ = 4096    # bytes; what read_buffer_size may be at least
+    LOG_INTERVAL = 1000     # milliseconds between two log records of one limit
 
 cdef str ATTRIBUTE = "_wsev_loop_state"
 
@@ -340,6 +341,7 @@ cdef class ServerState:
         self.leaving = set()
         self.closes = {}
         self.limits_passed = {}
+        self.limits_logged = {}
         self.write_buffer_size = options.write_buffer_size
         self.high_water = _limit(options.high_water)
         self.low_water = self.high_water // 4
@@ -388,8 +390,13 @@ cdef class ServerState:
             )
         return 0
 
-    cdef int count_limit(self, str name) except -1:
+    cdef int count_limit(self, str name, object connection) except -1:
+        """A peer passed a limit: counted each time, logged once a second at most, since peers can cause it at will."""
+        cdef int64_t now = self.loop_state.now
         self.limits_passed[name] = self.limits_passed.get(name, 0) + 1
+        if now - self.limits_logged.get(name, -LOG_INTERVAL) >= LOG_INTERVAL:
+            self.limits_logged[name] = now
+            logger.info("%r passed %s", connection, name)
         return 0
 
     @property

@@ -134,6 +134,7 @@ cdef class Writer(Sink):
             self.tail = buffer
             buffer = buffer.next
         self.unsent = left
+        self.server.bytes_out += before - left
         if left or self.is_congested or self.output.is_blocked or self.ready_state != OPEN:
             self.flushed(left < before)
         return 0
@@ -160,7 +161,6 @@ cdef class Writer(Sink):
             <const uint8_t*> PyBytes_AS_STRING(message.frame), PyBytes_GET_SIZE(message.frame), message.frame
         )
         self.server.messages_out += 1
-        self.server.bytes_out += message.size
         self.plan_flush()
         return True
 

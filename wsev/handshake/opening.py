@@ -270,6 +270,9 @@ class OpeningHandshake(asyncio.BufferedProtocol):
         task = self._task = asyncio.Task(self._await(name, result, decided), loop=self._shared.host.loop)
         self._shared.tasks.add(task)
         task.add_done_callback(self._shared.tasks.discard)
+        if inspect.iscoroutine(result):
+            # Cancelled before its first step, on a busy machine, it would complain that it was never awaited.
+            task.add_done_callback(lambda _: result.close())
 
     async def _await(self, name: str, awaitable: Awaitable[Any], decided: Callable[[Any], None]) -> None:
         try:
