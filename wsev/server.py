@@ -16,13 +16,14 @@ from enum import Enum
 from typing import Any, Generic, Literal, Self, Unpack
 
 from wsev._core.connection import Connection
+from wsev._core.writer import encode_message
 from wsev.close import CloseCode, check_close
 from wsev.errors import OptionError, WsevError
 from wsev.handler import PARAMETERS, CallbackRegistry, Decorator, Handler, S
 from wsev.handshake.request import Request
 from wsev.options import Listening, ListeningDict, Options, OptionsDict
 from wsev.serving import Connections, Endpoint, Routes, Serving, Stats
-from wsev.topics import Message
+from wsev.topics import Message, check_topic
 from wsev.workers import worker
 from wsev.workers.sockets import open_sockets
 
@@ -339,10 +340,12 @@ class Server(CallbackRegistry[S], Generic[S]):
 
         Raises:
             TypeError: the topic is no str, or the message neither str nor bytes-like.
-            ValueError: the topic is too long or empty, or the message cannot be sent as text.
+            ValueError: the topic is too long or empty, or the message is a str with a lone surrogate.
         """
         serving = self._serving
         if serving is None:
+            check_topic(topic)
+            encode_message(message, text)
             return 0
         serving.check_thread()
         return serving.publish(topic, message, text)

@@ -16,7 +16,7 @@ from wsev._core.writer import deliver, encode_message
 if TYPE_CHECKING:
     from wsev._core.connection import Connection
 
-__all__ = ["Topics", "broadcast"]
+__all__ = ["Message", "Topics", "broadcast", "check_topic"]
 
 Message = str | bytes | bytearray | memoryview
 
@@ -57,7 +57,7 @@ class Topics:
 
     def subscribe(self, connection: Connection[Any], topic: str) -> bool:
         """Subscribe; False if ``max_subscriptions`` is reached, True if it is subscribed now or was before."""
-        self._check(topic)
+        check_topic(topic)
         topics = self._subscriptions.setdefault(connection, set())
         if topic in topics:
             return True
@@ -69,7 +69,7 @@ class Topics:
 
     def unsubscribe(self, connection: Connection[Any], topic: str) -> bool:
         """End a subscription; False if there was none."""
-        self._check(topic)
+        check_topic(topic)
         topics = self._subscriptions.get(connection)
         if topics is None or topic not in topics:
             return False
@@ -85,7 +85,7 @@ class Topics:
 
     def publish(self, topic: str, message: Message, text: bool, exclude: Connection[Any] | None = None) -> int:
         """Send a message to every subscriber but ``exclude``; how many took it."""
-        self._check(topic)
+        check_topic(topic)
         encoded = encode_message(message, text)  # without subscribers too: a wrong type is an error whoever listens
         subscribers = self._subscribers.get(topic)
         return deliver(subscribers, encoded, exclude) if subscribers else 0
@@ -101,14 +101,14 @@ class Topics:
         if not subscribers:
             del self._subscribers[topic]
 
-    def _check(self, topic: str) -> None:
-        if not isinstance(topic, str):
-            raise TypeError(f"topic={topic!r}: must be a str, not {type(topic).__name__}")
-        if topic in self._subscribers:
-            return
-        try:
-            size = len(topic.encode())
-        except UnicodeEncodeError:
-            raise ValueError(f"topic={topic!r}: has a lone surrogate, which UTF-8 cannot encode") from None
-        if not 1 <= size <= MAX_TOPIC_SIZE:
-            raise ValueError(f"topic={topic[:40]!r}: must be 1 to {MAX_TOPIC_SIZE} bytes of UTF-8, not {size}")
+
+def check_topic(topic: str) -> None:
+    """Raise TypeError or ValueError for what is no topic."""
+    if not isinstance(topic, str):
+        raise TypeError(f"topic={topic!r}: must be a str, not {type(topic).__name__}")
+    try:
+        size = len(topic.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"topic={topic!r}: has a lone surrogate, which UTF-8 cannot encode") from None
+    if not 1 <= size <= MAX_TOPIC_SIZE:
+        raise ValueError(f"topic={topic[:40]!r}: must be 1 to {MAX_TOPIC_SIZE} bytes of UTF-8, not {size}")

@@ -327,6 +327,8 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
             TypeError, ValueError: ``topic`` is no str, or its length is wrong.
         """
         self.server.check_thread()
+        if self.ready_state != OPEN:
+            return False
         return self.server.hooks.subscribe(self, topic)
 
     def unsubscribe(self, str topic not None):
@@ -801,6 +803,14 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
                 self.loop_state.schedule(self)
         elif self.ready_state == ENDING and self.head == NULL and not self.is_reading:
             self._finish()
+        return 0
+
+    cdef int piled_up(self) except -1:
+        """More waits behind output that is blocked: an echo throttles its peer, it does not close it."""
+        if self.ready_state == OPEN and 0 <= self.server.high_water < self.buffered() and not self.is_congested:
+            self.is_congested = True
+            if not self.is_reading and not self.output.is_paused:
+                self._hold()
         return 0
 
     cdef int may_write(self) except -1:

@@ -39,6 +39,7 @@ cdef class Writer(Sink):
     cdef void drop_unsent(self) noexcept
 
     cdef int flushed(self, bint progress) except -1     # for the layers above: some of it, or all, has been sent
+    cdef int piled_up(self) except -1           # for the layers above: more waits behind output that is blocked
     cdef int overflowed(self) except -1         # for the layers above: a message was refused for want of room
     cdef bint send_encoded(self, EncodedMessage message) except -1
 

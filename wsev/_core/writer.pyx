@@ -81,7 +81,7 @@ cdef class Writer(Sink):
                 self.tail = buffer
                 return buffer
             is_full = True
-        if (is_full or tail != NULL) and not self.output.is_blocked:
+        if is_full or tail != NULL:
             self.flush_now()
         buffer = self.loop_state.pool.acquire(size)
         self._append(buffer)
@@ -122,8 +122,10 @@ cdef class Writer(Sink):
         cdef Py_ssize_t before = self.unsent
         cdef Py_ssize_t left = 0
         cdef Buffer* buffer
-        if self.head == NULL or self.output.is_blocked:
+        if self.head == NULL:
             return 0
+        if self.output.is_blocked:
+            return self.piled_up()
         buffer = self.head
         self.head = self.tail = NULL        # whatever happens below, nothing is sent twice
         self.unsent = 0
@@ -145,6 +147,9 @@ cdef class Writer(Sink):
         self.unsent = 0
 
     cdef int flushed(self, bint progress) except -1:
+        return 0
+
+    cdef int piled_up(self) except -1:
         return 0
 
     cdef int overflowed(self) except -1:
