@@ -282,6 +282,23 @@ def test_an_ended_connection_keeps_no_unfinished_message() -> None:
         tracemalloc.stop()
 
 
+def test_an_echo_behind_output_that_is_blocked_by_little_throttles_its_peer() -> None:
+    driven = Driven(
+        callbacks={"on_message": lambda conn, message: conn.send(message)},
+        high_water=5000,
+        max_buffered_amount=20_000,
+    )
+    driven.transport.is_stuck = True
+    driven.receive(encode_frame(BINARY, bytes(500)))
+    for _ in range(100):
+        if driven.transport.is_reading_now:
+            driven.receive(encode_frame(BINARY, bytes(500)))
+    assert driven.conn.is_open
+    assert not driven.transport.is_reading_now
+    driven.take_output()
+    assert driven.transport.is_reading_now
+
+
 # The clocks
 
 
