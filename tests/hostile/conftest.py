@@ -43,7 +43,7 @@ class Attacked:
     def _on_disconnect(self, conn: Connection[Any], error: BaseException | None) -> None:
         self.ends.put_nowait(error)
 
-    async def open(self, **sizes: int) -> Peer:
+    async def open(self, **sizes: Any) -> Peer:
         peer = await self._raw(self.server, **sizes)
         await peer.upgrade()
         return peer

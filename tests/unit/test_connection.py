@@ -105,7 +105,7 @@ class Driven:
         self.loop = TurningLoop()
         self.state = LoopState.of(self.loop)
         self.hooks = Hooks()
-        self.server: Any = ServerState(self.state, self.hooks, Options.of(**options))  # type: ignore[arg-type]
+        self.server: Any = ServerState(self.state, self.hooks, Options.of(**options))
         self.transport = Transport(is_stuck=is_stuck)
         self.got: list[object] = []
         self.ends: list[BaseException | None] = []

@@ -47,7 +47,8 @@ cdef class Connection(Dispatcher):
     cdef unsigned char is_direct        # the read that is under way goes into the message itself
     cdef unsigned char flushes_early    # a pong or Close waits for the end of the read event
     cdef unsigned char is_drained       # on_drain and drain() are due
-    cdef unsigned char is_clean         # both Close frames were exchanged, and nothing came behind
+    cdef unsigned char is_clean         # both Close frames were exchanged
+    cdef unsigned char is_trailed       # something came behind the peer's
 
     cdef Parser _take_parser(self)
     cdef int _return_parser(self) except -1

@@ -1,8 +1,8 @@
 """Connection: one WebSocket connection of a server.
 
-Joins the parts: what the transport brings goes to the Parser, what the Parser finds to the Dispatcher, what is sent to the
-Writer.  Owns the ready state, the closing handshake (RFC 6455 section 7), control frames, timeouts, and when reading
-pauses.  Contains no HTTP.
+Joins the parts: what the transport brings goes to the Parser, what the Parser finds to the Dispatcher, what is sent to
+the Writer.  Owns the ready state, the closing handshake (RFC 6455 section 7), control frames, timeouts, and when
+reading pauses.  Contains no HTTP.
 
 Invariants: every step of the ready state is taken in _set_state(); the transport is read from only while there is no
 backlog; nothing is delivered once delivers is False but on_disconnect; user code is called by the Dispatcher alone.
@@ -26,13 +26,13 @@ from wsev._core.dispatch cimport CONNECT, DISCONNECT, DRAIN, PING_FRAME, PONG_FR
 from wsev._core.frames cimport (
     FIN, MAX_CONTROL_PAYLOAD, OPCODE_BINARY, OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG, OPCODE_TEXT
 )
-from wsev._core.loop cimport LoopState, ServerState
-from wsev._core.messages cimport BINARY, CLOSE, FAILED, NEED_DATA, PING, PONG, TEXT, Parser
+from wsev._core.loop cimport ServerState
+from wsev._core.messages cimport BINARY, CLOSE, FAILED, NEED_DATA, PING, TEXT, Parser
 from wsev._core.output cimport Output
 from wsev._core.rules cimport (
     MESSAGE_TOO_BIG, TOO_MANY_FRAGMENTS, close_code_of, is_close_code_allowed, reason_of
 )
-from wsev._core.writer cimport CLOSED, CLOSING, ENDING, OPEN, OPENING, ReadyState
+from wsev._core.writer cimport CLOSED, CLOSING, ENDING, OPEN, ReadyState
 from wsev.errors import ConnectionClosed, MessageTooBig, ProtocolError, SlowConsumer, TimedOut
 
 logger = logging.getLogger("wsev.connection")
@@ -275,6 +275,7 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
         self._set_state(CLOSING)
         self._queue_close(code, encoded)
         self._rare().close_reason = reason
+        self._wake_drain_waiters()
         self._end_within(self.server.close_timeout)
         self._flush_soon()
         # Reading may be paused: the peer's Close is behind what it sent, and all of it is passed over.
@@ -595,7 +596,8 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
             return self._close_came()
         if not self._within_control_rate():
             self.server.count_limit("max_control_rate", self)
-            return self._fail(ProtocolError(POLICY_VIOLATION, "more control frames than max_control_rate"), POLICY_VIOLATION)
+            error = ProtocolError(POLICY_VIOLATION, "more control frames than max_control_rate")
+            return self._fail(error, POLICY_VIOLATION)
         if event == PING:
             return self._ping_came(self.parser.take_payload())
         return self._pong_came(self.parser.take_payload())
@@ -643,7 +645,8 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
             self.rare.close_reason = None
         if self.ready_state == OPEN:
             self._queue_close(0 if self.peer_code == NO_STATUS_RECEIVED else self.peer_code, b"")
-        self.is_clean = self.parser.rest(&behind) == 0
+        self.is_clean = True
+        self.is_trailed = self.parser.rest(&behind) > 0
         return self._end(None)
 
     cdef int _violation_came(self) except -1:
@@ -671,7 +674,7 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
         return self.forget_events()
 
     cdef int _fail(self, object error, int code) except -1:
-        """Section 7.1.7, _Fail the WebSocket Connection_: Close with ``code``, nothing more is looked at, TCP is ended."""
+        """Section 7.1.7, _Fail the WebSocket Connection_: Close with ``code``, nothing more is looked at, TCP ends."""
         self._stop_delivering()
         if self.ready_state > CLOSING:
             return 0
@@ -690,6 +693,7 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
             self.parser.rest(&behind)
         if not self.delivers:
             self._drop_backlog()
+        self._wake_drain_waiters()
         self._end_within(self.server.close_timeout)
         if self.head != NULL:
             self._flush_soon()
@@ -703,7 +707,7 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
         """All is with the kernel (or the transport): the server ends TCP first (section 7.1.1)."""
         if self.output.fd < 0 and self.output.transport is not None and self.output.transport.is_closing():
             return 0
-        if self.is_clean or self.output.is_broken:
+        if (self.is_clean and not self.is_trailed) or self.output.is_broken:
             return self.output.close()
         # Closing with bytes unread would reset, and the reset might overtake our Close.
         self.output.finish()
@@ -723,6 +727,7 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
         self.is_clean = False
         if self.ready_state < ENDING:
             self._set_state(ENDING)
+            self._wake_drain_waiters()
         self._drop_backlog()
         self.drop_unsent()
         return self.output.abort()
@@ -866,7 +871,7 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
         return self.rare
 
     cdef int _watch(self, int64_t timeout) except -1:
-        """expire() looks in ``timeout`` milliseconds (0: a timeout that is off), a tick later since stamps are a tick old."""
+        """expire() looks in ``timeout`` milliseconds (0: it is off), a tick later since stamps may be a tick old."""
         if timeout:
             self.loop_state.watch(self, self.loop_state.now + timeout + self.loop_state.wheel.granularity)
         return 0

@@ -1,7 +1,7 @@
 """Dispatcher: the only file that calls a connection's callbacks.
 
-Owns their order (one at a time for each connection), sync or async, the tasks, and the bounded queue of what comes while
-one is suspended.  Knows neither frames nor transports.
+Owns their order (one at a time for each connection), sync or async, the tasks, and the bounded queue of what comes
+while one is suspended.  Knows neither frames nor transports.
 
 Invariants: user code is called from the loop only, never from inside a call of the user's; before each call everything
 is consistent, since the callback may send, close, abort, publish or raise, and after it everything is read anew; events
@@ -9,8 +9,6 @@ stand in the queue only while a callback is suspended; on_disconnect is called o
 """
 
 cimport cython
-from cpython.object cimport PyObject_TypeCheck
-
 import asyncio
 import collections
 import logging
@@ -226,9 +224,13 @@ cdef class Dispatcher(Writer):
             if not asyncio.iscoroutine(awaitable):
                 awaitable = _await(awaitable)
         if HAS_EAGER_TASKS:
+            task = Task.__new__(Task)
             try:
-                task = Task(awaitable, loop=self.loop_state.loop, eager_start=True)
+                Task.__init__(task, awaitable, loop=self.loop_state.loop, eager_start=True)
             except BaseException as error:
+                # KeyboardInterrupt or SystemExit, which the task keeps too, and would log if nobody took it from there.
+                if task.done():
+                    task.exception()
                 self._raised(name, error)
                 return 0
             if task.done():

@@ -1,6 +1,6 @@
 """What all connections of a loop share, and what all connections of one server in it share.
 
-LoopMember <- Sink (output) <- Writer (writer) <- Dispatcher (dispatch) <- Connection: each layer adds what one file owns.
+LoopMember <- Sink (output) <- Writer (writer) <- Dispatcher (dispatch) <- Connection: a layer adds what one file owns.
 """
 
 from cpython.object cimport PyObject

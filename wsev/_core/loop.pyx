@@ -14,12 +14,11 @@ from cpython.buffer cimport PyBUF_WRITE
 from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memset
 
-import asyncio
 import logging
 import threading
 
 from wsev._core.buffers cimport Pool, allocate, deallocate
-from wsev._core.messages cimport Limits, Parser
+from wsev._core.messages cimport Limits
 
 logger = logging.getLogger("wsev.connection")
 
@@ -329,7 +328,6 @@ cdef Py_ssize_t _limit(object number) except -2:
 cdef class ServerState:
 
     def __init__(self, LoopState loop_state not None, object hooks, object options):
-        cdef int64_t shortest
         self.loop_state = loop_state
         self.hooks = hooks
         self.limits = Limits(

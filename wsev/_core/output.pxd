@@ -36,7 +36,7 @@ cdef class Output:
     cdef object remote_name             # where remote does not tell: a Unix path
     cdef object kept_local_address      # when the end has come, or the transport would forget it
 
-    # Gives the kernel (or the transport) as much as it takes, releases what was taken, and returns the rest of the chain.
+    # Gives the kernel (or the transport) as much as it takes, releases what was taken, returns the rest of the chain.
     cdef Buffer* send(self, Buffer* chain, Pool pool) except? NULL
     cdef Buffer* _send_directly(self, Buffer* chain, Pool pool) except? NULL
     cdef Buffer* _hand_over(self, Buffer* chain, Pool pool) except? NULL

@@ -10,7 +10,7 @@ may be somebody else's by then, is not used.
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize
 from libc.errno cimport errno
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport uint8_t
 from libc.string cimport memcpy, memset
 
 import socket
@@ -130,13 +130,16 @@ cdef class Output:
     cdef Buffer* _hand_over(self, Buffer* chain, Pool pool) except? NULL:
         """The transport takes one buffer, to tell us when the kernel takes more."""
         cdef Buffer* following = chain.next
+        cdef Py_ssize_t size = chain.end - chain.start
+        cdef Py_ssize_t offset
         cdef object data
         self.transport.set_write_buffer_limits(1, 0) if self.fd < 0 else self.transport.set_write_buffer_limits(0)
         if chain.owner != NULL and PyBytes_CheckExact(<object> chain.owner):
             # Immutable, and kept by the view: no copy.
-            data = memoryview(<object> chain.owner)[chain.data + chain.start - <uint8_t*> PyBytes_AS_STRING(<object> chain.owner):][:chain.end - chain.start]
+            offset = chain.data + chain.start - <uint8_t*> PyBytes_AS_STRING(<object> chain.owner)
+            data = memoryview(<object> chain.owner)[offset:offset + size]
         else:
-            data = PyBytes_FromStringAndSize(<char*> chain.data + chain.start, chain.end - chain.start)
+            data = PyBytes_FromStringAndSize(<char*> chain.data + chain.start, size)
         pool.release(chain)
         self.transport.write(data)
         self.is_blocked = self.queued() > 0

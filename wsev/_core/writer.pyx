@@ -11,16 +11,13 @@ other buffer starts inside a frame.
 """
 
 cimport cython
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
-from cpython.unicode cimport PyUnicode_AsUTF8AndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
-from wsev._core.buffers cimport SMALLEST, Buffer
-from wsev._core.frames cimport FIN, MAX_HEADER, OPCODE_BINARY, OPCODE_TEXT, encode_header
+from wsev._core.buffers cimport Buffer
+from wsev._core.frames cimport MAX_HEADER, OPCODE_BINARY, OPCODE_TEXT, encode_header
 from wsev._core.frames import encode_frame
-from wsev._core.loop cimport LoopState, ServerState
 from wsev._core.output cimport Sink
 
 
