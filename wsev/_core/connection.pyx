@@ -96,7 +96,8 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
         self.callbacks = callbacks
         self.output = Output(transport)
         self.request = request
-        request._peer = self.output
+        if request is not None:
+            request._peer = self.output
         self.subprotocol = subprotocol
         self.state = state
         self.latency_seconds = -1

@@ -94,7 +94,11 @@ cdef class LoopState:
 
 
 cdef class ServerState:
-    """The options of one server as numbers, its counters, and the object that is called upward."""
+    """The options of one server as numbers, its counters, and the object that is called upward.
+
+    With is_client frames from the peer must not be masked; ours never are, so two such ends make a link (RFC 6455
+    section 5.3 masks because of proxies, and there is none between two processes of one machine).
+    """
     cdef readonly LoopState loop_state
     cdef readonly object hooks          # ServerHooks (loop.pyi)
     cdef readonly Limits limits

@@ -67,7 +67,9 @@ class LoopState:
 
 @final
 class ServerState:
-    def __init__(self, loop_state: LoopState, hooks: ServerHooks, options: Options) -> None: ...
+    def __init__(
+        self, loop_state: LoopState, hooks: ServerHooks, options: Options, *, is_client: bool = False
+    ) -> None: ...
     @property
     def loop_state(self) -> LoopState: ...
     @property

@@ -327,10 +327,11 @@ cdef Py_ssize_t _limit(object number) except -2:
 @cython.final
 cdef class ServerState:
 
-    def __init__(self, LoopState loop_state not None, object hooks, object options):
+    def __init__(self, LoopState loop_state not None, object hooks, object options, *, bint is_client=False):
         self.loop_state = loop_state
         self.hooks = hooks
         self.limits = Limits(
+            is_client=is_client,
             max_message_size=options.max_message_size or 0,
             max_fragments=options.max_fragments or 0,
             decode_text=options.decode_text,
