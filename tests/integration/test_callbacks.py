@@ -13,6 +13,7 @@ import pytest
 
 import wsev
 from tests.conftest import Connect, Raw, Serve
+from tests.gate import Gate
 from tests.peer import BINARY, CLOSE, PING, PONG, TEXT, encode_frame, upgrade_request
 
 Server = wsev.Server[Any]
@@ -114,15 +115,9 @@ async def test_callbacks_come_one_at_a_time_in_the_order_of_the_events(
 
 async def test_a_suspended_callback_holds_back_the_later_events_of_its_connection(serve: Serve, raw: Raw) -> None:
     server: Server = wsev.Server()
-    gate = asyncio.Event()
-    log: list[str] = []
-
-    @server.on_message
-    async def said(conn: Conn, message: Any) -> None:
-        log.append(message)
-        await gate.wait()
-
-    server.on_ping(lambda conn, payload: log.append("ping"))
+    gate = Gate()
+    server.on_message(gate)
+    server.on_ping(lambda conn, payload: gate.begun.append("ping"))
     ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     server.on_disconnect(lambda conn, error: ended.set_result(None))
     peer = await raw(await serve(server))
@@ -130,23 +125,17 @@ async def test_a_suspended_callback_holds_back_the_later_events_of_its_connectio
     await peer.send_frame(TEXT, b"first")
     await peer.send_frame(TEXT, b"second")
     await peer.fence()
-    assert log == ["first"]
-    gate.set()
+    assert gate.begun == ["first"]
+    gate.open()
     await peer.send_close()
     await ended
-    assert log == ["first", "second", "ping"]
+    assert gate.begun == ["first", "second", "ping"]
 
 
 async def test_a_suspended_callback_holds_back_no_other_connection(serve: Serve, connect: Connect) -> None:
     server: Server = wsev.Server()
-    gate = asyncio.Event()
-
-    @server.on_message
-    async def said(conn: Conn, message: Any) -> None:
-        if message == "wait":
-            await gate.wait()
-        conn.send(message)
-
+    gate = Gate("wait")
+    server.on_message(gate)
     await serve(server)
     waiting, other = await connect(server), await connect(server)
     await waiting.send("wait")
@@ -154,13 +143,13 @@ async def test_a_suspended_callback_holds_back_no_other_connection(serve: Serve,
     for message in ("one", "two"):
         await other.send(message)
         assert await other.recv() == message
-    gate.set()
+    gate.open()
     assert [await waiting.recv(), await waiting.recv()] == ["wait", "after it"]
 
 
 async def test_messages_wait_for_an_on_connect_that_suspends(serve: Serve, raw: Raw) -> None:
     server: Server = wsev.Server()
-    gate = asyncio.Event()
+    gate = Gate()
 
     @server.on_connect
     async def joined(conn: Conn) -> None:
@@ -172,13 +161,13 @@ async def test_messages_wait_for_an_on_connect_that_suspends(serve: Serve, raw: 
     await peer.upgrade()
     await peer.send_frame(TEXT, b"I am")
     assert await peer.fence() == []
-    gate.set()
+    gate.open()
     await peer.expect_frame(TEXT, b"I am known")
 
 
 async def test_a_ping_and_a_close_are_answered_while_a_callback_is_suspended(serve: Serve, raw: Raw) -> None:
     server: Server = wsev.Server()
-    gate = asyncio.Event()
+    gate = Gate()
     log: list[Any] = []
     ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -201,7 +190,7 @@ async def test_a_ping_and_a_close_are_answered_while_a_callback_is_suspended(ser
     await peer.send_close(3001)
     await peer.expect_close(3001)
     assert log == []
-    gate.set()
+    gate.open()
     await ended
     assert log == [("first", False, False), ("second", False, False), None]
 
@@ -220,38 +209,27 @@ async def test_reading_pauses_while_the_queue_behind_a_suspended_callback_is_ful
     serve: Serve, raw: Raw, options: Any, is_held: bool
 ) -> None:
     server: Server = wsev.Server(**options)
-    gate = asyncio.Event()
-
-    @server.on_message
-    async def said(conn: Conn, message: Any) -> None:
-        if message == "gate..":
-            await gate.wait()
-        conn.send(message)
-
+    gate = Gate("first.")
+    server.on_message(gate)
     await serve(server)
     peer, other = await raw(server), await raw(server)
     await peer.upgrade()
     await other.upgrade()
-    frames = [encode_frame(TEXT, word) for word in (b"gate..", b"second", b"third.")]
+    frames = [encode_frame(TEXT, word) for word in (b"first.", b"second", b"third.")]
     await peer.send(b"".join([*frames, encode_frame(PING, b"?"), encode_frame(TEXT, b"last")]))
     await other.fence()  # what the first sent is in the server's socket since before this
-    gate.set()
+    gate.open()
     received = [(await peer.read_frame()).payload for _ in range(5)]
     texts = [payload for payload in received if payload != b"?"]
-    assert texts == [b"gate..", b"second", b"third.", b"last"]
+    assert texts == [b"first.", b"second", b"third.", b"last"]
     # A ping that is read is answered at once, before the gate opens.
     assert (received.index(b"?") > 0) is is_held
 
 
 async def test_frames_that_come_while_reading_is_paused_are_delivered_in_order(serve: Serve, raw: Raw) -> None:
     server: Server = wsev.Server(max_queue=1)
-    gate = asyncio.Event()
-
-    @server.on_message
-    async def said(conn: Conn, message: Any) -> None:
-        await gate.wait()
-        conn.send(message)
-
+    gate = Gate()
+    server.on_message(gate)
     await serve(server)
     peer, other = await raw(server), await raw(server)
     await peer.upgrade()
@@ -260,18 +238,14 @@ async def test_frames_that_come_while_reading_is_paused_are_delivered_in_order(s
     for word in words:
         await peer.send_frame(TEXT, word)
         await other.fence()
-    gate.set()
+    gate.open()
     assert [(await peer.read_frame()).payload for _ in words] == words
 
 
 async def test_max_queue_counts_for_one_connection_only(serve: Serve, raw: Raw) -> None:
     server: Server = wsev.Server(max_queue=1)
-    gate = asyncio.Event()
-
-    @server.on_message
-    async def said(conn: Conn, message: Any) -> None:
-        await gate.wait()
-
+    gate = Gate()
+    server.on_message(gate)
     await serve(server)
     full, other = await raw(server), await raw(server)
     await full.upgrade()
@@ -279,8 +253,8 @@ async def test_max_queue_counts_for_one_connection_only(serve: Serve, raw: Raw) 
     await full.send(encode_frame(TEXT, b"x") * 10)
     await other.send_frame(TEXT, b"x")
     assert await other.fence() == []
-    gate.set()
-    assert await full.fence() == []
+    gate.open()
+    assert await full.fence() == [(True, TEXT, b"x")] * 10
 
 
 # From the loop only.
@@ -561,7 +535,7 @@ async def test_after_an_exception_nothing_more_is_delivered(
 class Thenable:
     """An awaitable that is neither a coroutine nor a future."""
 
-    def __init__(self, gate: asyncio.Event) -> None:
+    def __init__(self, gate: Gate) -> None:
         self._gate = gate
 
     def __await__(self) -> Generator[Any, Any, Any]:
@@ -569,7 +543,7 @@ class Thenable:
 
 
 class CallableObject:
-    def __init__(self, gate: asyncio.Event) -> None:
+    def __init__(self, gate: Gate) -> None:
         self._gate = gate
 
     async def __call__(self, conn: Conn, message: Any) -> None:
@@ -579,15 +553,15 @@ class CallableObject:
         await self._gate.wait()
 
 
-async def _wait(gate: asyncio.Event, conn: Conn, message: Any) -> None:
+async def _wait(gate: Gate, conn: Conn, message: Any) -> None:
     await gate.wait()
 
 
-def _future(gate: asyncio.Event) -> Awaitable[object]:
+def _future(gate: Gate) -> Awaitable[object]:
     return asyncio.ensure_future(gate.wait())
 
 
-AWAITED: dict[str, Callable[[asyncio.Event], Callable[[Conn, str], object]]] = {
+AWAITED: dict[str, Callable[[Gate], Callable[[Conn, str], object]]] = {
     "a coroutine of a lambda": lambda gate: lambda conn, message: gate.wait(),
     "a partial": lambda gate: functools.partial(_wait, gate),
     "a future": lambda gate: lambda conn, message: _future(gate),
@@ -600,10 +574,10 @@ AWAITED: dict[str, Callable[[asyncio.Event], Callable[[Conn, str], object]]] = {
 
 @pytest.mark.parametrize("make", AWAITED.values(), ids=AWAITED)
 async def test_an_awaitable_that_a_callback_returns_is_awaited(
-    serve: Serve, raw: Raw, make: Callable[[asyncio.Event], Callable[[Conn, str], object]]
+    serve: Serve, raw: Raw, make: Callable[[Gate], Callable[[Conn, str], object]]
 ) -> None:
     server: Server = wsev.Server()
-    gate = asyncio.Event()
+    gate = Gate()
     server.on_text(make(gate))
     server.on_binary(lambda conn, message: conn.send(message))
     peer = await raw(await serve(server))
@@ -611,7 +585,7 @@ async def test_an_awaitable_that_a_callback_returns_is_awaited(
     await peer.send_frame(TEXT, b"waits")
     await peer.send_frame(BINARY, b"after it")
     assert await peer.fence() == []
-    gate.set()
+    gate.open()
     await peer.expect_frame(BINARY, b"after it")
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import wsev
 from tests.conftest import Raw, Serve
+from tests.gate import Gate
 from tests.peer import CLOSE, TEXT, Peer, encode_frame
 
 Server = wsev.Server[Any]
@@ -115,19 +116,14 @@ async def test_messages_before_the_end_are_delivered_even_behind_a_suspended_cal
     serve: Serve, raw: Raw, end: bytes | None
 ) -> None:
     server: Server = wsev.Server(max_queue=1)
-    gate = asyncio.Event()
-    log: list[Any] = []
+    gate = Gate()
+    server.on_message(gate)
     ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    @server.on_message
-    async def said(conn: Conn, message: Any) -> None:
-        await gate.wait()
-        log.append(message)
 
     @server.on_disconnect
     def left(conn: Conn, error: Exception | None) -> None:
         if conn.request.path == "/":
-            log.append("left")
+            gate.ended.append("left")
             ended.set_result(None)
 
     await serve(server)
@@ -138,9 +134,9 @@ async def test_messages_before_the_end_are_delivered_even_behind_a_suspended_cal
     if end is None:
         peer.send_eof()
     await other.fence()  # all of it is in the server's socket
-    gate.set()
+    gate.open()
     await ended
-    assert log == ["0", "1", "2", "3", "4", "left"]
+    assert gate.ended == ["0", "1", "2", "3", "4", "left"]
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])
@@ -159,7 +155,7 @@ async def test_after_our_own_end_not_even_what_was_parsed_is_delivered(serve: Se
 
 async def test_on_disconnect_waits_for_the_running_callback_and_the_connections_tasks(serve: Serve, raw: Raw) -> None:
     server: Server = wsev.Server()
-    gate = asyncio.Event()
+    gate = Gate()
     log: list[str] = []
     ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -188,7 +184,7 @@ async def test_on_disconnect_waits_for_the_running_callback_and_the_connections_
     peer.reset()
     await conn.wait_closed()
     assert "left" not in log
-    gate.set()
+    gate.open()
     await ended
     assert sorted(log[:2]) == ["callback ended", "task cancelled"]
     assert log[2:] == ["left"]
