@@ -22,6 +22,7 @@ ROOMS = [
     "asgi",
     "server",
     "serving",
+    "stats",
     "workers",
     "topics",
     "handshake",

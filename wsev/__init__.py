@@ -19,7 +19,7 @@ from wsev.handler import Handler
 from wsev.handshake.request import Request
 from wsev.handshake.response import Accept, Response
 from wsev.server import Route, Server
-from wsev.serving import Stats
+from wsev.stats import Stats
 from wsev.topics import broadcast
 
 __all__ = [

@@ -22,7 +22,8 @@ from wsev.errors import OptionError, WsevError
 from wsev.handler import PARAMETERS, CallbackRegistry, Decorator, Handler, S
 from wsev.handshake.request import Request
 from wsev.options import Listening, ListeningDict, Options, OptionsDict
-from wsev.serving import Connections, Endpoint, Routes, Serving, Stats
+from wsev.serving import Connections, Endpoint, Routes, Serving
+from wsev.stats import Stats
 from wsev.topics import Message, check_topic
 from wsev.workers import worker
 from wsev.workers.sockets import open_sockets

@@ -32,10 +32,11 @@ from wsev.handshake.opening import OpeningHandshake
 from wsev.handshake.request import Request
 from wsev.handshake.response import Accept, Response
 from wsev.options import Options
+from wsev.stats import Stats
 from wsev.topics import Message, Topics
 from wsev.workers.sockets import ListeningSocket, open_files_limit
 
-__all__ = ["Connections", "Endpoint", "Routes", "Serving", "Stats"]
+__all__ = ["Connections", "Endpoint", "Routes", "Serving"]
 
 logger = logging.getLogger("wsev.connection")
 
@@ -44,32 +45,6 @@ CANCEL_TIMEOUT = 1.0  # seconds for what was cancelled at the end of stop_timeou
 
 NO_ROOM = Response(503, "The server has no room for another connection.\n", {"Retry-After": "5"})
 STOPPING = Response(503, "The server is stopping.\n", {"Retry-After": "5"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stats:
-    """What a server has counted since its start; sizes in bytes."""
-
-    connections: int
-    """Open now."""
-    handshakes: Mapping[int, int]
-    """Requests for upgrade by the HTTP status that answered them; 101 are the accepted ones."""
-    messages_in: int
-    messages_out: int
-    bytes_in: int
-    """Received, frame headers included."""
-    bytes_out: int
-    """Sent, frame headers and the answers to requests for upgrade included."""
-    pings_in: int
-    pongs_in: int
-    unsent: int
-    """Taken and not yet given to the kernel, of all connections."""
-    dropped: int
-    """Messages that ``slow_consumer="drop"`` refused."""
-    closes: Mapping[int, int]
-    """Connections that ended, by ``Connection.close_code``."""
-    limits: Mapping[str, int]
-    """How often each limit was passed, by the option's name."""
 
 
 @dataclass(frozen=True, slots=True)
