@@ -110,14 +110,6 @@ async def test_without_on_request_it_is_426(serve: Serve, http: aiohttp.ClientSe
         assert answer.headers["Sec-WebSocket-Version"] == "13"
 
 
-async def test_an_unknown_path_is_404_for_a_websocket(serve: Serve, raw: Raw) -> None:
-    server: Server[Any] = Server()
-    server.route("/chat").on_message(lambda conn, message: None)
-    peer = await raw(await serve(server))
-    await peer.send(request("GET /other HTTP/1.1"))
-    assert parse_answer(await peer.reader.read()).status == 404
-
-
 async def test_the_request_can_be_read_for_as_long_as_the_connection_is_kept(serve: Serve, connect: Connect) -> None:
     server = echo()
     kept: list[wsev.Connection[Any]] = []

@@ -1,22 +1,19 @@
-"""A server's life with clients: admission, on_error, publishing, and what a stop waits for."""
+"""A server's life with clients: admission, on_error, and what a stop waits for."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import ssl as tls
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
 import wsev
 from tests.conftest import Connect, Raw, Serve
-from tests.peer import BINARY, CLOSE, TEXT
+from tests.peer import CLOSE, TEXT
 
 Server = wsev.Server[Any]
 
@@ -82,102 +79,7 @@ async def test_past_max_connections_per_address_503(serve: Serve, raw: Raw) -> N
     assert server.stats().limits == {"max_connections_per_address": 1}
 
 
-# Routes.
-
-
-async def test_a_route_has_callbacks_of_its_own(serve: Serve, connect: Connect) -> None:
-    server: Server = wsev.Server()
-    server.route("/double").on_message(lambda conn, message: conn.send(message * 2))
-    server.on_message(lambda conn, message: conn.send(message))
-    await serve(server)
-    for path, answer in (("/double", "abab"), ("/other", "ab")):
-        client = await connect(server, path)
-        await client.send("ab")
-        assert await client.recv() == answer
-
-
-async def test_a_path_without_a_route_is_404(serve: Serve, raw: Raw) -> None:
-    server: Server = wsev.Server()
-    server.route("/chat")
-    peer = await raw(await serve(server))
-    assert (await peer.request("/other", {"Upgrade": "websocket", "Connection": "Upgrade"})).status in (400, 404)
-
-
-# TLS.
-
-
-async def test_two_files_are_enough_for_tls(serve: Serve, connect: Connect, tmp_path: Path) -> None:
-    authority = trustme.CA()
-    certificate = authority.issue_cert("127.0.0.1")
-    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
-    chain.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
-    certificate.private_key_pem.write_to_path(key)
-    context = tls.create_default_context()
-    authority.configure_trust(context)
-    client = await connect(await serve(echo_server(), ssl=(chain, key)), ssl=context)
-    await client.send("hello")
-    assert await client.recv() == "hello"
-
-
-# Publishing.
-
-
-async def test_publish_reaches_every_subscriber_and_no_other(serve: Serve, raw: Raw) -> None:
-    server: Server = wsev.Server()
-    server.on_connect(lambda conn: conn.request.path == "/in" and conn.subscribe("room"))
-    await serve(server)
-    peers = [await raw(server) for _ in range(3)]
-    for peer, path in zip(peers, ("/in", "/out", "/in"), strict=True):
-        await peer.upgrade(path)
-        await peer.fence()
-    assert server.publish("room", "hello") == 2
-    assert [await peer.fence() for peer in peers] == [[(True, TEXT, b"hello")], [], [(True, TEXT, b"hello")]]
-
-
-async def test_a_connections_publish_skips_itself(serve: Serve, raw: Raw) -> None:
-    server: Server = wsev.Server()
-    took: list[int] = []
-    server.on_connect(lambda conn: conn.subscribe("room"))
-    server.on_message(lambda conn, message: took.append(conn.publish("room", message)))
-    await serve(server)
-    first, second = await raw(server), await raw(server)
-    await first.upgrade()
-    await second.upgrade()
-    await second.fence()
-    await first.send_frame(TEXT, b"hello")
-    assert await first.fence() == []
-    assert await second.fence() == [(True, TEXT, b"hello")]
-    assert took == [1]
-
-
-async def test_broadcast_reaches_every_connection(serve: Serve, raw: Raw) -> None:
-    server = await serve(echo_server())
-    peers = [await raw(server) for _ in range(3)]
-    for peer in peers:
-        await peer.upgrade()
-        await peer.fence()
-    assert server.broadcast(b"\0") == 3
-    assert wsev.broadcast(server.connections, b"text", text=True) == 3
-    for peer in peers:
-        assert await peer.fence() == [(True, BINARY, b"\0"), (True, TEXT, b"text")]
-
-
-async def test_topics_can_be_read_in_on_disconnect_and_are_gone_after_it(serve: Serve, raw: Raw) -> None:
-    server: Server = wsev.Server()
-    ended: asyncio.Future[tuple[Any, frozenset[str]]] = asyncio.get_running_loop().create_future()
-    server.on_connect(lambda conn: conn.subscribe("room"))
-    server.on_disconnect(lambda conn, error: ended.set_result((conn, conn.topics)))
-    await serve(server)
-    peer = await raw(server)
-    await peer.upgrade()
-    await peer.send_close()
-    conn, topics = await ended
-    assert topics == {"room"}
-    await peer.expect_close(1000)
-    assert conn.topics == frozenset()
-    assert conn.subscribe("room") is False
-    assert conn.topics == frozenset()
-    assert server.publish("room", "m") == 0
+# Connections.
 
 
 async def test_connections_are_those_that_are_open(serve: Serve, raw: Raw) -> None:

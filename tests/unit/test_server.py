@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -181,23 +179,6 @@ async def test_a_second_start_is_an_error_and_changes_nothing() -> None:
         assert server.port
 
 
-async def test_it_may_be_started_again_after_a_stop() -> None:
-    server: Server[Any] = Server()
-    for _ in range(3):
-        async with server.listen(0):
-            assert server.port
-
-
-async def test_a_port_is_free_again_after_a_stop() -> None:
-    server: Server[Any] = Server()
-    await server.start(0)
-    port = server.port
-    assert port
-    await server.stop()
-    await server.start(port)
-    await server.stop()
-
-
 async def test_a_second_stop_waits_for_the_first() -> None:
     server: Server[Any] = Server()
     await server.start(0)
@@ -218,16 +199,6 @@ async def test_callbacks_and_routes_are_refused_while_it_runs_and_taken_again_af
                 register()
     server.on_drain(lambda conn: None)
     server.route("/more")
-
-
-async def test_a_busy_port_is_an_error_and_leaves_it_idle() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        server: Server[Any] = Server()
-        with pytest.raises(OSError, match=f"port {port} of 127.0.0.1 is in use"):
-            await server.start(port)
-    async with server.listen(port):
-        assert server.port == port
 
 
 @pytest.mark.parametrize(("code", "reason"), [(1005, ""), (1000, "x" * 124)], ids=["code", "reason"])
@@ -259,30 +230,6 @@ async def test_stats_of_the_last_run_can_be_read_after_it() -> None:
 # Where it listens.
 
 
-async def test_a_unix_path_is_listened_on_and_removed_at_the_end(tmp_path: Path) -> None:
-    path = tmp_path / "socket"
-    async with Server().listen(unix=path) as server:
-        assert (server.addresses, server.port) == ((str(path),), None)
-        assert path.is_socket()
-    assert not path.exists()
-
-
-async def test_several_hosts_share_a_port() -> None:
-    async with Server().listen(0, host=["127.0.0.1", "127.0.0.2"]) as server:
-        assert server.addresses == (("127.0.0.1", server.port), ("127.0.0.2", server.port))
-
-
-@pytest.mark.parametrize("kind", ["sock", "fd"])
-async def test_a_socket_that_exists_is_listened_on_and_closed_at_the_end(kind: str) -> None:
-    sock = socket.create_server(("127.0.0.1", 0))
-    address = sock.getsockname()
-    given: Any = sock if kind == "sock" else sock.detach()
-    async with Server().listen(**{kind: given}) as server:
-        assert server.addresses == (address,)
-    with socket.create_server(address):
-        pass
-
-
 async def test_an_unknown_place_is_an_error() -> None:
     with pytest.raises(OptionError, match="did you mean host"):
         await Server().start(0, hosts="::1")  # type: ignore[call-arg]  # that is the claim
@@ -306,23 +253,6 @@ async def test_the_lifespan_surrounds_the_run_and_gives_the_state() -> None:
         events.append(server.state)
     assert events == [f"entered {port}", "database", "left None"]
     assert server.state is None
-
-
-async def test_a_lifespan_that_fails_to_begin_fails_the_start_and_frees_the_port() -> None:
-    @asynccontextmanager
-    async def lifespan(server: Server[Any]) -> AsyncIterator[None]:
-        if server.port:
-            raise ConnectionError("no database")
-        yield
-
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    server: Server[Any] = Server(lifespan=lifespan)
-    with pytest.raises(ConnectionError, match="no database"):
-        await server.start(port)
-    assert repr(server) == "<Server IDLE, 0 connections>"
-    with socket.create_server(("127.0.0.1", port)):
-        pass
 
 
 async def test_a_lifespan_that_fails_to_end_fails_the_stop_and_leaves_it_idle() -> None:
