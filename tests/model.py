@@ -158,18 +158,13 @@ def drain(parser: Parser) -> Iterator[Said]:
             yield event.name, parser.payload
 
 
-def core_events(pieces: Iterable[bytes], limits: Limits, *, receive: bool = False) -> list[Said]:
-    """What the core makes of bytes that come in these pieces; receive: large payloads straight into their place."""
+def core_events(pieces: Iterable[bytes], limits: Limits) -> list[Said]:
+    """What the core makes of bytes that come in these pieces."""
     parser = Parser(limits)
     said: list[Said] = []
     for piece in pieces:
-        while piece:
-            taken = parser.receive(piece) if receive else 0
-            if not taken:
-                parser.feed(piece)
-                taken = len(piece)
-            piece = piece[taken:]
-            said.extend(drain(parser))
-            if said and said[-1][0] == "FAILED":
-                return said
+        parser.feed(piece)
+        said.extend(drain(parser))
+        if said and said[-1][0] == "FAILED":
+            return said
     return said

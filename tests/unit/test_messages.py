@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import sys
 from collections.abc import Iterable
 
@@ -227,7 +226,6 @@ def test_after_a_violation_nothing_is_looked_at_or_kept() -> None:
     assert (parser.inside, parser.capacity, parser.payload) == (None, 0, None)
     parser.feed(frame(1, b"late"))
     assert parser.next() == Event.FAILED
-    assert parser.receive(bytes(KIB)) == 0
     assert parser.reason == "a reserved opcode"
 
 
@@ -410,76 +408,6 @@ def test_two_messages_in_pieces_do_not_mix() -> None:
         ("BINARY", b"1" * 5000),
         ("TEXT", "2" * 100),
     ]
-
-
-# ---------------------------------------------------------------------------------- receiving straight into the message
-
-
-@pytest.mark.parametrize("opcode", [1, 2], ids=["text", "binary"])
-@pytest.mark.parametrize("size", [32_768, 65_536, 100_001, 1_048_576])
-@pytest.mark.parametrize("piece", [1_000, 32_769, 262_144])
-def test_a_large_payload_is_received_in_place(opcode: int, size: int, piece: int) -> None:
-    payload = random.Random(size).randbytes(size // 2).hex().encode()[:size].ljust(size, b".")
-    data = header(opcode, size) + payload + frame(9, b"next")
-    parser = Parser(SERVER)
-    said: list[Said] = []
-    received = 0
-    while data:
-        taken = parser.receive(data[:piece])
-        received += taken
-        if not taken:
-            # Up to the header's end, then what is too small to be received in place, and what follows.
-            taken = min(piece, len(header(opcode, size)) if not received else len(data))
-            parser.feed(data[:taken])
-        said += drain(parser)
-        data = data[taken:]
-    assert received > size - 32_768
-    assert said == [(Event(opcode).name, payload.decode() if opcode == 1 else payload), ("PING", b"next")]
-
-
-@pytest.mark.parametrize(
-    "before",
-    [
-        pytest.param([], id="between frames"),
-        pytest.param([header(2, 100_000)[:9]], id="inside a header"),
-        pytest.param([header(2, 32_767)], id="a small payload"),
-        pytest.param([header(2, 40_000) + bytes(10_000)], id="the end of a large one"),
-        pytest.param([header(9, 125)], id="a ping"),
-        pytest.param([frame(8)], id="after a close"),
-    ],
-)
-def test_only_large_payloads_are_received_in_place(before: list[bytes]) -> None:
-    assert fed(*before).receive(bytes(1000)) == 0
-
-
-def test_what_is_received_in_place_is_bounded_like_all() -> None:
-    parser = fed(header(2, 1_048_576))
-    come = 0
-    while taken := parser.receive(bytes(7000)):
-        assert parser.next() == Event.NEED_DATA
-        come += taken
-        assert parser.capacity <= 2 * come + 64 * KIB
-
-
-def test_text_received_in_place_is_validated() -> None:
-    parser = fed(header(1, 100_000))
-    assert parser.receive(b"fine \xf0\x9f\x8c") == 8
-    assert parser.next() == Event.NEED_DATA
-    assert parser.receive(b"\x20") == 1
-    assert parser.next() == Event.FAILED
-    assert parser.violation == Violation.TEXT_NOT_UTF8
-
-
-def test_a_fragment_received_in_place_ends_where_it_ends() -> None:
-    first = b"1" * 100_000  # so that there is room for more than the next fragment
-    second = b"2" * 40_000
-    parser = fed(frame(2, first, fin=False), header(0, len(second), fin=False))
-    assert parser.capacity > len(first) + len(second)
-    assert parser.receive(second + b"not of this frame") == len(second)
-    assert parser.next() == Event.NEED_DATA
-    parser.feed(frame(0, b"last"))
-    assert parser.next() == Event.BINARY
-    assert parser.payload == first + second + b"last"
 
 
 # ------------------------------------------------------------------------------------------------------- how it is used

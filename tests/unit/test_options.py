@@ -1,4 +1,4 @@
-"""The options: defaults as DESIGN has them, and errors that say what to do."""
+"""The options: defaults those of the docs, and errors that say what to do."""
 
 from __future__ import annotations
 

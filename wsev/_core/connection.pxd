@@ -44,7 +44,6 @@ cdef class Connection(Dispatcher):
     cdef unsigned short peer_code       # of the peer's
     # Booleans of one byte each
     cdef unsigned char delivers         # events reach the callbacks: until our own close(), abort() or failure
-    cdef unsigned char is_direct        # the read that is under way goes into the message itself
     cdef unsigned char flushes_early    # a pong or Close waits for the end of the read event
     cdef unsigned char is_drained       # on_drain and drain() are due
     cdef unsigned char is_clean         # both Close frames were exchanged

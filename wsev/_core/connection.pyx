@@ -9,9 +9,8 @@ backlog; nothing is delivered once delivers is False but on_disconnect; user cod
 """
 
 cimport cython
-from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
-from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memcpy
@@ -380,28 +379,18 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
 
     # ---------------------------------------------------------------- asyncio.BufferedProtocol
 
-    def get_buffer(self, sizehint):
-        cdef Py_ssize_t size = 0
-        cdef uint8_t* area = NULL
-        if self.ready_state <= CLOSING and self.parser is not None:
-            area = self.parser.receive_area(&size)
-        self.is_direct = area != NULL       # anew each time: a read that brought nothing is not followed by an update
-        if area == NULL:
-            return self.loop_state.get_read_view()
-        return PyMemoryView_FromMemory(<char*> area, size, PyBUF_WRITE)
+    @property
+    def get_buffer(self):
+        """The loop's one read buffer, by a function for all: uvloop keeps it, and a method would be 80 bytes each."""
+        return self.server.get_buffer
 
     def buffer_updated(self, Py_ssize_t size):
-        cdef bint is_direct = self.is_direct
-        self.is_direct = False
         if self.ready_state > CLOSING:
             return                      # read and dropped: TCP is being ended
         self._begin_event()
         try:
             self.server.bytes_in += size
-            if is_direct:
-                self.parser.received(size)
-            else:
-                self._take_parser().feed_bytes(self.loop_state.read_buffer, size)
+            self._take_parser().feed_bytes(self.loop_state.read_buffer, size)
             self._process()
         finally:
             self._end_event()

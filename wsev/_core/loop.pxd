@@ -89,7 +89,6 @@ cdef class LoopState:
 
     cdef int schedule(self, LoopMember member) except -1
     cdef int watch(self, LoopMember member, int64_t due) except -1
-    cpdef object get_read_view(self)
     cdef int64_t clock(self) except -1
 
 
@@ -101,6 +100,7 @@ cdef class ServerState:
     """
     cdef readonly LoopState loop_state
     cdef readonly object hooks          # ServerHooks (loop.pyi)
+    cdef object get_buffer              # LoopState.get_buffer
     cdef readonly Limits limits
     cdef Parser spare_parser            # for the next connection that receives; None: make one
     cdef FlushQueue flush_queue         # LoopState.soon, or the one of write_buffer_deadline

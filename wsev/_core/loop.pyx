@@ -302,8 +302,8 @@ cdef class LoopState:
             if self.timer is None and (self.connections or self.wheel.count or self.pool.idle_bytes):
                 self._arm()
 
-    cpdef object get_read_view(self):
-        """The read buffer, enlarged if a server asked for more; called between read events only."""
+    def get_buffer(self, sizehint):
+        """asyncio.BufferedProtocol's: the read buffer, enlarged if a server asked for more; called between read events only."""
         if self.read_size < self.read_wanted:
             deallocate(self.read_buffer)
             self.read_buffer = NULL
@@ -330,6 +330,7 @@ cdef class ServerState:
     def __init__(self, LoopState loop_state not None, object hooks, object options, *, bint is_client=False):
         self.loop_state = loop_state
         self.hooks = hooks
+        self.get_buffer = loop_state.get_buffer
         self.limits = Limits(
             is_client=is_client,
             max_message_size=options.max_message_size or 0,

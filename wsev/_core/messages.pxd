@@ -83,10 +83,6 @@ cdef class Parser:
     # Stop parsing between two events: the bytes not looked at, and how many; the parser forgets them.  After CLOSE and
     # FAILED: what came behind.
     cdef Py_ssize_t rest(self, const uint8_t** data) noexcept
-    # Where the next bytes may be received without a copy, while at least 32 KiB of a payload are still to come (else
-    # NULL).  Only when everything fed is used up; valid until the next call of any method.
-    cdef uint8_t* receive_area(self, Py_ssize_t* size) except? NULL
-    cdef int received(self, Py_ssize_t size) except -1      # so many bytes were written there; then call next_event()
     # An unfinished message, frame or header.  After CLOSE and FAILED there is none; such a parser is of no more use.
     cdef bint is_inside(self) noexcept
     cdef uint64_t inside_size(self) noexcept    # bytes of it that have come

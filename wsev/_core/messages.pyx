@@ -38,8 +38,7 @@ cdef extern from "utf8.h":
 cdef enum:
     GO_ON = -2                  # no event yet, and perhaps bytes left; never leaves this file
     NO_CLOSE_CODE = 1005        # RFC 6455 section 7.1.5: "considered to be 1005" if the Close frame has none
-    SLACK = 65_536              # bytes: what a header's claim is trusted with (DESIGN section 3)
-    LEAST_RECEIVE_AREA = 32_768     # bytes; for less, the copy from the shared read buffer is cheaper than another recv
+    SLACK = 65_536              # bytes: what a header's claim is trusted with; small beside the read buffer
 
 
 @cython.final
@@ -119,22 +118,6 @@ cdef class Parser:
         """
         return <Event> self.next_event()
 
-    def receive(self, data, /) -> int:
-        """Receive the first of ``data`` where they stay, as a connection does with large payloads.
-
-        Returns:
-            How many bytes were taken; call ``next`` then.  0: none, and ``feed`` must be called instead.
-        """
-        cdef bytes given = bytes(data)
-        cdef Py_ssize_t size
-        cdef uint8_t* area = self.receive_area(&size)
-        if area == NULL:
-            return 0
-        size = min(size, len(given))
-        memcpy(area, PyBytes_AS_STRING(given), size)
-        self.received(size)
-        return size
-
     def take_rest(self) -> bytes:
         """Return the bytes fed that were not looked at, also after CLOSE and FAILED; the parser forgets them."""
         cdef const uint8_t* data = NULL
@@ -191,23 +174,6 @@ cdef class Parser:
         if self._unfinished != NULL and self._unfinished.fed == NULL:
             self._need_data()
         return size
-
-    cdef uint8_t* receive_area(self, Py_ssize_t* size) except? NULL:
-        cdef Unfinished* unfinished = self._unfinished
-        size[0] = 0
-        if self._state != IN_PAYLOAD or self._data != self._end:
-            return NULL
-        if unfinished.remaining < LEAST_RECEIVE_AREA or unfinished.opcode & CONTROL_BIT:
-            return NULL
-        if self._room() < LEAST_RECEIVE_AREA:
-            self._grow(unfinished.size)
-        size[0] = min(<uint64_t> self._room(), unfinished.remaining)
-        return self._message_end()
-
-    cdef int received(self, Py_ssize_t size) except -1:
-        if not self._take_in(self._message_end(), self._message_end(), size):
-            self._fail(Violation.TEXT_NOT_UTF8)
-        return 0
 
     cdef bint is_inside(self) noexcept:
         if self._state == IN_PAYLOAD or self._message_opcode:

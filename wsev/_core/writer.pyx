@@ -2,7 +2,7 @@
 
 Owns the write buffers of a connection and when they are sent.  Knows no socket (Output has it) and no user code.
 
-The flush rules (DESIGN: writing).  At once: a full buffer, and flush_now().  With write_buffer_deadline 0: at the end
+The flush rules.  At once: a full buffer, and flush_now().  With write_buffer_deadline 0: at the end
 of the read event that is running for this connection, else before the loop polls again.  Above 0: so many seconds
 after the first unsent byte.
 

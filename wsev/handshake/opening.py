@@ -153,10 +153,10 @@ class OpeningHandshake(asyncio.BufferedProtocol):
             self._refuse(refusal)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._shared.loop_state.get_read_view()
+        return self._shared.loop_state.get_buffer(sizehint)
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.receive(bytes(self._shared.loop_state.get_read_view()[:nbytes]))
+        self.receive(bytes(self._shared.loop_state.get_buffer(nbytes)[:nbytes]))
 
     def receive(self, data: bytes) -> None:
         """Take bytes of the peer's, according to the state; once there is an answer they are dropped."""
