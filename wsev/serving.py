@@ -274,7 +274,7 @@ class Serving(Generic[S]):
         """Make a connection of an accepted request."""
         self._accepted += 1
         connection: Connection[S] = Connection(
-            self._core, route.callbacks, transport, request, subprotocol, accept.state
+            self._core, route.callbacks, transport, bytes(request), subprotocol, accept.state
         )
         transport.set_protocol(connection)
         connection.open(response, rest)
@@ -294,6 +294,10 @@ class Serving(Generic[S]):
         core = self._core
         if self._gone is not None and not self._gone.done() and not core.connections and not core.leaving:
             self._gone.set_result(None)
+
+    def request(self, connection: Connection[S], head: bytes) -> Request:
+        """``Connection.request``."""
+        return Request(head, connection)
 
     def callback_failed(self, error: CallbackError) -> None:
         """Log what a callback raised, and give it to on_error."""

@@ -22,7 +22,8 @@ from tests.recorded import ManualLoop, RecordedTransport
 from wsev._core.connection import Connection
 from wsev._core.dispatch import Callbacks
 from wsev._core.loop import LoopState, ServerState
-from wsev.errors import CallbackError, ProtocolError, TimedOut
+from wsev._core.writer import deliver, encode_message
+from wsev.errors import CallbackError, ProtocolError, SlowConsumer, TimedOut
 from wsev.options import Options
 
 RESPONSE = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
@@ -116,9 +117,8 @@ class Driven:
             "on_message": lambda conn, message: self.got.append(message),
             "on_disconnect": lambda conn, error: self.ends.append(error),
         }
-        request: Any = SimpleNamespace()
         self.conn: Connection[Any] = Connection(
-            self.server, Callbacks(**(given | (callbacks or {}))), self.transport, request, None, None
+            self.server, Callbacks(**(given | (callbacks or {}))), self.transport, None, None, None
         )
         self.transport.protocol = self.conn
         self.conn.open(RESPONSE, rest)
@@ -300,6 +300,36 @@ def test_an_echo_behind_output_that_is_blocked_by_little_throttles_its_peer() ->
     assert not driven.transport.is_reading_now
     driven.take_output()
     assert driven.transport.is_reading_now
+
+
+@pytest.mark.parametrize("is_begun", [False, True], ids=["before a frame", "inside a frame"])
+@pytest.mark.parametrize("is_published", [False, True], ids=["sent", "published"])
+def test_a_slow_consumer_of_large_messages_is_told_1013_behind_a_whole_frame(
+    is_begun: bool, is_published: bool
+) -> None:
+    driven = Driven(max_buffered_amount=100_000, high_water=None)
+    conn, first, large = driven.conn, b"small", bytes(90_000)
+    driven.transport.is_stuck = True
+    if is_begun:
+        first = bytes(50_000)  # its header is with the transport, its payload is not
+    conn.send(first)
+    driven.loop.turn()
+
+    def send() -> bool:
+        if is_published:
+            return deliver([conn], encode_message(large)) == 1
+        return conn.send(large)
+
+    while send():
+        driven.loop.turn()
+    driven.loop.turn()
+    driven.take_output()
+    driven.loop.turn()
+    assert driven.sent == encode_frame(BINARY, first, masked=False) + close_frame(1013)
+    assert not driven.transport.is_aborted
+    driven.lose()
+    (error,) = driven.ends
+    assert isinstance(error, SlowConsumer)
 
 
 # The clocks

@@ -64,6 +64,7 @@ cdef class Pool:
             buffer.capacity = capacity
         buffer.next = NULL
         buffer.start = buffer.end = 0
+        buffer.is_payload = False
         self.lent += 1
         return buffer
 
@@ -76,6 +77,7 @@ cdef class Pool:
         buffer.next = NULL
         buffer.start = 0
         buffer.end = buffer.capacity = size
+        buffer.is_payload = False
         self.lent += 1
         return buffer
 

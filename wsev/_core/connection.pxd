@@ -28,7 +28,7 @@ cdef class Rare:
 
 cdef class Connection(Dispatcher):
     cdef object __weakref__
-    cdef readonly object request
+    cdef bytes request_head             # as it came; of what is rarely looked at the smallest form
     cdef readonly object subprotocol
     cdef public object state            # the user's
     cdef readonly uint64_t id

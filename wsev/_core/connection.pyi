@@ -21,7 +21,7 @@ class Connection(Dispatcher, asyncio.BufferedProtocol, Generic[S]):
         server: ServerState,
         callbacks: Callbacks,
         transport: asyncio.BaseTransport,
-        request: Request,
+        request: bytes | None,
         subprotocol: str | None,
         state: Any,
     ) -> None: ...

@@ -75,7 +75,6 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
     Attributes:
         id: unique in its worker, never used again.
         state: the application's, of any type; None until ``Accept(state=...)`` or you set it.
-        request: the request that opened it.
         subprotocol: the one agreed on (RFC 6455 section 1.9), or None.
     """
 
@@ -86,7 +85,7 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
         ServerState server not None,
         Callbacks callbacks not None,
         transport not None,
-        request,
+        bytes request,
         subprotocol,
         state,
     ):
@@ -94,9 +93,7 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
         self.loop_state = server.loop_state
         self.callbacks = callbacks
         self.output = Output(transport)
-        self.request = request
-        if request is not None:
-            request._peer = self.output
+        self.request_head = request
         self.subprotocol = subprotocol
         self.state = state
         self.latency_seconds = -1
@@ -114,6 +111,11 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
         return f"<Connection {where} {STATE_NAMES[<int> self.ready_state]}{name}>"
 
     # ---------------------------------------------------------------- what the application reads
+
+    @property
+    def request(self):
+        """The request that opened it, read anew from its bytes each time that this is asked for."""
+        return self.server.hooks.request(self, self.request_head)
 
     @property
     def is_open(self):
@@ -163,10 +165,10 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
         return self.server.hooks.topics_of(self)
 
     def get_extra_info(self, name, default=None):
-        """What the transport knows, as ``asyncio.BaseTransport.get_extra_info``; ``default`` after the end."""
-        if self.output.transport is None:
-            return default
-        return self.output.transport.get_extra_info(name, default)
+        """As ``asyncio.BaseTransport.get_extra_info``; after the end ``default``, but for "peername"."""
+        if self.output.transport is not None:
+            return self.output.transport.get_extra_info(name, default)
+        return self.output.remote_address if name == "peername" else default
 
     # ---------------------------------------------------------------- what the application does
 
@@ -767,15 +769,11 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
     cdef int overflowed(self) except -1:
         """The peer reads more slowly than it is sent to (slow_consumer)."""
         cdef Py_ssize_t amount = self.buffered()
-        cdef bint inside_frame
         self.server.count_limit("max_buffered_amount", self)
         if self.server.drops_messages:
             self.server.dropped += 1
             return 0
-        inside_frame = self.head != NULL and self.head.owner != NULL
-        self.drop_unsent()
-        if inside_frame:
-            return self._abort(SlowConsumer(amount))
+        self.drop_whole_frames()
         return self._fail(SlowConsumer(amount), TRY_AGAIN_LATER)
 
     cdef int flushed(self, bint progress) except -1:

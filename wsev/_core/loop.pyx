@@ -233,6 +233,44 @@ cdef class FlushQueue:
 
 
 @cython.final
+cdef class Members:
+
+    def __cinit__(self):
+        self.members = []
+
+    def __len__(self):
+        return len(self.members)
+
+    def __iter__(self):
+        """Those that are members now, whatever happens meanwhile."""
+        return iter(self.members[:])
+
+    def __contains__(self, member):
+        cdef int place
+        if not isinstance(member, LoopMember):
+            return False
+        place = (<LoopMember> member).place
+        return 0 < place <= len(self.members) and self.members[place - 1] is member
+
+    cdef int add(self, LoopMember member) except -1:
+        self.members.append(member)
+        member.place = <int> len(self.members)
+        return 0
+
+    cdef int discard(self, LoopMember member) except -1:
+        """The last takes its place."""
+        cdef LoopMember last
+        if not member.place:
+            return 0
+        last = self.members.pop()
+        if last is not member:
+            self.members[member.place - 1] = last
+            last.place = member.place
+        member.place = 0
+        return 0
+
+
+@cython.final
 @cython.no_gc_clear         # the members need wheel and pool until they are freed; the loop breaks the cycle
 cdef class LoopState:
 
@@ -303,7 +341,7 @@ cdef class LoopState:
                 self._arm()
 
     def get_buffer(self, sizehint):
-        """asyncio.BufferedProtocol's: the read buffer, enlarged if a server asked for more; called between read events only."""
+        """asyncio.BufferedProtocol's: the read buffer, enlarged if a server asked for more (between read events only)."""
         if self.read_size < self.read_wanted:
             deallocate(self.read_buffer)
             self.read_buffer = NULL
@@ -337,7 +375,7 @@ cdef class ServerState:
             max_fragments=options.max_fragments or 0,
             decode_text=options.decode_text,
         )
-        self.connections = set()
+        self.connections = Members()
         self.leaving = set()
         self.closes = {}
         self.limits_passed = {}

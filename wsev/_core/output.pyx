@@ -66,12 +66,6 @@ cdef class Output:
             _read_address(sock.fileno(), False, &local)
         return _address(&local, None if local.family else _name(self.transport.get_extra_info("sockname")))
 
-    def get_extra_info(self, name, default=None):
-        """As a transport's; the peer's address after the end, too."""
-        if name == "peername":
-            return self.remote_address
-        return default if self.transport is None else self.transport.get_extra_info(name, default)
-
     cdef Buffer* send(self, Buffer* chain, Pool pool) except? NULL:
         if self.is_broken or self.transport is None:
             pool.release_chain(chain)

@@ -37,6 +37,7 @@ cdef class Writer(Sink):
     cdef int plan_flush(self) except -1         # by the flush rules
     cdef int flush_now(self) except -1
     cdef void drop_unsent(self) noexcept
+    cdef void drop_whole_frames(self) noexcept
 
     cdef int flushed(self, bint progress) except -1     # for the layers above: some of it, or all, has been sent
     cdef int piled_up(self) except -1           # for the layers above: more waits behind output that is blocked

@@ -6,8 +6,8 @@ The flush rules.  At once: a full buffer, and flush_now().  With write_buffer_de
 of the read event that is running for this connection, else before the loop polls again.  Above 0: so many seconds
 after the first unsent byte.
 
-Invariants: unsent is the sum of the chain; a buffer that refers to a payload follows the one with its header, and no
-other buffer starts inside a frame.
+Invariants: unsent is the sum of the chain; each of its buffers starts with a frame, but for a payload that is referred
+to, which follows the buffer with its header.
 """
 
 cimport cython
@@ -37,7 +37,9 @@ cdef class Writer(Sink):
             header_size = encode_header(buffer.data + buffer.end, first_byte, size)
             buffer.end += header_size
             self.unsent += header_size
-            return self._queue_large(payload, size, owner)
+            self._queue_large(payload, size, owner)
+            self.tail.is_payload = True
+            return 0
         if buffer == NULL or buffer.capacity - buffer.end < whole:
             buffer = self._room(whole)
         header_size = encode_header(buffer.data + buffer.end, first_byte, size)
@@ -142,6 +144,17 @@ cdef class Writer(Sink):
         self.loop_state.pool.release_chain(self.head)
         self.head = self.tail = NULL
         self.unsent = 0
+
+    cdef void drop_whole_frames(self) noexcept:
+        """Drop what is unsent, but for the rest of a frame that has begun: nothing could be read behind half of it."""
+        cdef Buffer* rest = self.head
+        if rest == NULL or not rest.is_payload:
+            self.drop_unsent()
+            return
+        self.loop_state.pool.release_chain(rest.next)
+        rest.next = NULL
+        self.tail = rest
+        self.unsent = rest.end - rest.start
 
     cdef int flushed(self, bint progress) except -1:
         return 0

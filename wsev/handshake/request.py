@@ -136,9 +136,12 @@ class Request:
 
     def __init__(self, raw: bytes, peer: HasExtraInfo) -> None:
         self._raw = raw
-        # Asked for the address when that is wanted: the transport, and once there is a Connection its Output, which
-        # knows the address after the end, too.
+        # Asked for the address when that is wanted: the transport, or the Connection, which knows it after the end.
         self._peer = peer
+
+    def __bytes__(self) -> bytes:
+        """The head of the request as it came, up to and with its empty line."""
+        return self._raw
 
     @property
     def method(self) -> str:
