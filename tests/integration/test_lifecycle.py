@@ -223,6 +223,64 @@ async def test_a_callback_may_begin_the_stop_as_a_task(serve: Serve, connect: Co
     assert client.close_code == 1001
 
 
+async def test_a_stop_that_a_connections_own_task_awaits_goes_on_when_that_task_is_cancelled_with_it(
+    serve: Serve, connect: Connect
+) -> None:
+    log: list[str] = []
+    ended = asyncio.Event()
+
+    @asynccontextmanager
+    async def lifespan(server: Server) -> AsyncIterator[None]:
+        yield
+        log.append("lifespan left")
+        ended.set()
+
+    async def stop() -> None:
+        try:
+            await server.stop()
+        except asyncio.CancelledError:
+            log.append("task cancelled")
+            raise
+
+    server: Server = wsev.Server(lifespan=lifespan)
+    server.on_disconnect(lambda conn, error: log.append("disconnected"))
+
+    @server.on_message
+    def said(conn: Any, message: Any) -> None:
+        conn.create_task(stop())
+
+    await serve(server)
+    client = await connect(server)
+    await client.send("stop")
+    await client.wait_closed()
+    await ended.wait()
+    assert client.close_code == 1001
+    assert log == ["task cancelled", "disconnected", "lifespan left"]
+
+
+async def test_a_callback_that_awaits_the_stop_of_its_own_server_is_cancelled_after_stop_timeout(
+    serve: Serve, connect: Connect
+) -> None:
+    log: list[str] = []
+    server: Server = wsev.Server(stop_timeout=0.05)
+
+    @server.on_message
+    async def said(conn: Any, message: Any) -> None:
+        try:
+            await server.stop()
+        finally:
+            log.append("callback ended")
+
+    server.on_disconnect(lambda conn, error: log.append("disconnected"))
+    await serve(server)
+    client = await connect(server)
+    await client.send("stop")
+    await client.wait_closed()
+    await server.stop()
+    assert client.close_code == 1001
+    assert (log, repr(server)) == (["callback ended", "disconnected"], "<Server IDLE, 0 connections>")
+
+
 async def test_a_handshake_in_progress_ends_with_the_stop(serve: Serve, raw: Raw) -> None:
     server = await serve(echo_server())
     silent, begun, other = [await raw(server) for _ in range(3)]
