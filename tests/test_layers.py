@@ -24,6 +24,7 @@ ROOMS = [
     "serving",
     "stats",
     "workers",
+    "brokers",
     "topics",
     "handshake",
     "handler",

@@ -1,0 +1,1 @@
+"""What carries published messages between workers: the interface, and the mesh of Unix sockets."""
