@@ -541,7 +541,8 @@ async def test_who_is_being_accepted_when_the_stop_begins_is_ended_all_the_same(
 
 
 @pytest.mark.xfail(
-    reason="asyncio has connections in hand when a stop begins that nobody waits for", raises=BlockingIOError
+    reason="asyncio has connections in hand when a stop begins that nobody waits for",
+    run=False,  # from Python 3.13 on what is left of them complains when it is collected, in whichever test that is
 )
 @pytest.mark.asyncio(loop_factories=["asyncio"])
 async def test_in_asyncios_loop_too_who_is_being_accepted_when_the_stop_begins_is_ended() -> None:
