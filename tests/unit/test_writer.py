@@ -128,7 +128,7 @@ class Line:
 class Room:
     """Connections of one server in one loop, which is turned by hand."""
 
-    def __init__(self, kind: socket.SocketKind | None, send_buffer: int | None, **options: Any) -> None:
+    def __init__(self, kind: socket.SocketKind | None = None, send_buffer: int | None = None, **options: Any) -> None:
         self.kind = kind
         self.send_buffer = send_buffer
         self.loop = TurningLoop()
