@@ -29,9 +29,13 @@ MIB = 1024 * KIB
 MAX_SECONDS = 366 * 24 * 3600.0  # a year: what the timer wheel's tick numbers certainly hold
 MAX_COUNT = 2**31 - 1  # what the core's C ints hold
 MAX_SIZE = 2**62  # what its 64-bit sizes hold, with room to add two of them
+MAX_PORT = 65535
+
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\*\.)?(\[[0-9a-f:.]+\]|[a-z0-9_-]+(\.[a-z0-9_-]+)*)(:[0-9]{1,5})?")
+_ORIGIN = re.compile(
+    r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*)(?::(?P<port>[0-9]{1,5}))?"
+)
 
 
 @dataclass(frozen=True)
@@ -55,14 +59,15 @@ def _option(default: Any, unit: str, check: Callable[[Any], Any], text: str, *, 
     return field(default=default, metadata={"rule": Rule(unit, check, text, is_optional)})
 
 
-def _integer(unit: str, low: int, high: int) -> Callable[[Any], int]:
+def _integer(unit: str, low: int, high: int, *, is_optional: bool = False) -> Callable[[Any], int]:
     noun = " bytes" if unit == "bytes" else ""
 
     def check(value: Any) -> int:
         if not isinstance(value, int) or isinstance(value, bool):
             raise ValueError(f"must be an int{' of bytes' if noun else ''}")
         if value < low:
-            raise ValueError(f"must be at least {low}{noun}")
+            # Who writes 0 for "no limit" learns how that is said here.
+            raise ValueError(f"must be at least {low}{noun}{', or None for no limit' if is_optional else ''}")
         if value > high:
             raise ValueError(f"must be at most {high}{noun}")
         return int(value)
@@ -71,11 +76,13 @@ def _integer(unit: str, low: int, high: int) -> Callable[[Any], int]:
 
 
 def _size(default: int, text: str, *, low: int = 1, high: int = MAX_SIZE, is_optional: bool = True) -> Any:
-    return _option(default, "bytes", _integer("bytes", low, high), text, is_optional=is_optional)
+    return _option(
+        default, "bytes", _integer("bytes", low, high, is_optional=is_optional), text, is_optional=is_optional
+    )
 
 
 def _count(default: int | None, text: str, *, low: int = 1) -> Any:
-    return _option(default, "count", _integer("count", low, MAX_COUNT), text, is_optional=True)
+    return _option(default, "count", _integer("count", low, MAX_COUNT, is_optional=True), text, is_optional=True)
 
 
 def _seconds(default: float, text: str, *, is_zero_allowed: bool = False, is_optional: bool = True) -> Any:
@@ -112,7 +119,7 @@ def _flag(default: bool, text: str) -> Any:
 def _check_max_connections(value: Any) -> int | str:
     if value == "auto":
         return "auto"
-    return _integer("count", 1, MAX_COUNT)(value)
+    return _integer("count", 1, MAX_COUNT, is_optional=True)(value)
 
 
 def _check_origins(value: Any) -> tuple[str, ...]:
@@ -121,7 +128,8 @@ def _check_origins(value: Any) -> tuple[str, ...]:
         raise ValueError("must be '*' or names of origins, such as ('https://example.com',)")
     names = tuple(name.lower() for name in names)
     for name in names:
-        if name not in ("*", "null") and not _ORIGIN.fullmatch(name):
+        match = _ORIGIN.fullmatch(name)
+        if name not in ("*", "null") and (match is None or int(match["port"] or 0) > MAX_PORT):
             raise ValueError(
                 f"{name!r} is not an origin: write scheme://host or scheme://host:port, as in "
                 "'https://example.com' or 'https://*.example.com', without a path or a slash at the end"
@@ -169,14 +177,24 @@ def _check_all(instance: Any) -> None:
         object.__setattr__(instance, item.name, checked)
 
 
-def check_names(given: Iterable[tuple[str, object]], known: Iterable[str]) -> None:
-    """Raise OptionError for the first name that is not known, naming those that come close."""
-    names = list(known)
-    for name, value in given:
-        if name not in names:
-            close = get_close_matches(name, names, n=2)
-            remedy = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(names)}"
-            raise OptionError(name, value, f"there is no such option; {remedy}")
+def _check_names(given: dict[str, Any], of: type[Any], elsewhere: dict[str, str]) -> None:
+    """Raise OptionError for a name that is no field of ``of``.
+
+    Args:
+        elsewhere: where names that are known, but not here, belong.
+    """
+    names = [item.name for item in fields(of)]
+    for name, value in given.items():
+        if name in names:
+            continue
+        if name in elsewhere:
+            raise OptionError(name, value, f"belongs to {elsewhere[name]}; give it there")
+        close = get_close_matches(name, names, n=2)
+        remedy = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(names)}"
+        raise OptionError(name, value, f"there is no such option; {remedy}")
+
+
+_OF_RUN = {"workers": "run"}
 
 
 class OptionsDict(TypedDict, total=False):
@@ -332,7 +350,8 @@ class Options:
             OptionError: a name that is no option, or a value that cannot be used; it names what to do.
         """
         given: dict[str, Any] = dict(options)
-        check_names(given.items(), (item.name for item in fields(cls)))
+        listening = dict.fromkeys((item.name for item in fields(Listening)), "run, listen and start")
+        _check_names(given, cls, listening | _OF_RUN)
         return cls(**given)
 
     @classmethod
@@ -372,17 +391,24 @@ def _check_unix(value: Any) -> str:
 
 
 def _check_sock(value: Any) -> socket.socket:
-    if not isinstance(value, socket.socket) or value.type != socket.SOCK_STREAM:
+    if not isinstance(value, socket.socket) or value.type != socket.SOCK_STREAM or value.fileno() < 0:
         raise ValueError("must be a bound stream socket")
+    name = value.getsockname()
+    # listen() binds one that is not to all addresses, and to a port that nobody chose.
+    if not name or (isinstance(name, tuple) and name[1] == 0):
+        raise ValueError("is not bound; call its bind() first")
     return value
 
 
 def _check_ssl(value: Any) -> tls.SSLContext:
     if isinstance(value, tls.SSLContext):
+        if value.protocol == tls.PROTOCOL_TLS_CLIENT:
+            raise ValueError("is a client's context; make it with ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)")
         return value
-    if not isinstance(value, tuple) or len(value) != 2:
-        raise ValueError("must be an ssl.SSLContext, or a pair of files (certificate chain, private key)")
-    chain, key = map(os.fspath, value)
+    try:
+        chain, key = map(os.fspath, value if isinstance(value, tuple) else ())
+    except (TypeError, ValueError):
+        raise ValueError("must be an ssl.SSLContext, or a pair of files (certificate chain, private key)") from None
     for path in (chain, key):
         if not os.path.isfile(path):
             raise ValueError(f"there is no file {path!r}; give the paths of the certificate chain and its private key")
@@ -398,7 +424,7 @@ def _check_ssl(value: Any) -> tls.SSLContext:
 class Listening:
     """Where a server listens: on a port of one or several hosts, or a Unix path, or a socket that exists already."""
 
-    port: int = _option(8000, "count", _integer("count", 0, 65535), "The TCP port; 0: one that is free.")
+    port: int = _option(8000, "count", _integer("count", 0, MAX_PORT), "The TCP port; 0: one that is free.")
     host: tuple[str, ...] = _option(
         ("127.0.0.1",), "names", _check_host, "The hosts or addresses to listen on; '0.0.0.0' and '::' are all."
     )
@@ -440,5 +466,5 @@ class Listening:
             OptionError: a name that is no option of listening, or a value that cannot be used.
         """
         given: dict[str, Any] = dict(listening)
-        check_names(given.items(), (item.name for item in fields(cls)))
+        _check_names(given, cls, dict.fromkeys((item.name for item in fields(Options)), "Server") | _OF_RUN)
         return cls(port=port, **given)

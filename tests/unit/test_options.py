@@ -118,7 +118,8 @@ UNFIT: list[tuple[str, object, str]] = [
     ("idle_timeout", float("inf"), "None for never"),
     ("idle_timeout", float("nan"), "None for never"),
     ("idle_timeout", "5", "number of seconds"),
-    ("max_queue", 0, "at least 1"),
+    ("max_queue", 0, "at least 1, or None for no limit"),
+    ("max_message_size", 0, "at least 1 bytes, or None for no limit"),
     ("max_queue", 2**31, "at most"),
     ("max_connections", "many", "must be an int"),
     ("slow_consumer", "ignore", "'close' or 'drop'"),
@@ -129,6 +130,8 @@ UNFIT: list[tuple[str, object, str]] = [
     ("origins", "https://example.com/", "without a path"),
     ("origins", ("example.com",), "scheme://host"),
     ("origins", ("https://*example.com",), "scheme://host"),
+    ("origins", ("https://*.[::1]",), "scheme://host"),
+    ("origins", ("https://example.com:65536",), "scheme://host:port"),
     ("origins", 3, "names of origins"),
     ("compression", "gzip", "'shared' or 'dedicated'"),
     ("compression", "shared", "does not compress yet"),
@@ -155,6 +158,21 @@ def test_an_unknown_option_names_the_one_that_was_meant() -> None:
 def test_an_unknown_option_without_a_likeness_names_all() -> None:
     with pytest.raises(OptionError, match="known are read_buffer_size"):
         Options.of(zzz=3)  # type: ignore[call-arg]  # that is the claim
+
+
+@pytest.mark.parametrize(
+    ("of", "name", "place"),
+    [
+        (Options, "port", "run, listen and start"),
+        (Options, "ssl", "run, listen and start"),
+        (Options, "workers", "run;"),
+        (Listening, "workers", "run;"),
+        (Listening, "max_message_size", "Server;"),
+    ],
+)
+def test_an_option_given_in_the_wrong_place_names_the_right_one(of: Any, name: str, place: str) -> None:
+    with pytest.raises(OptionError, match=f"belongs to {place}"):
+        of.of(**{name: 1})
 
 
 @pytest.mark.parametrize(
@@ -188,6 +206,7 @@ def test_a_server_listens_on_this_machine_alone_by_default() -> None:
         ({"unix": "/tmp/a", "reuse_port": True}, "for TCP ports"),
         ({"sock": 3}, "bound stream socket"),
         ({"ssl": "cert.pem"}, "pair of files"),
+        ({"ssl": (1, 2)}, "pair of files"),
         ({"ssl": ("missing.pem", "key.pem")}, "no file 'missing.pem'"),
         ({"hots": "::"}, "did you mean host"),
     ],
@@ -205,6 +224,24 @@ def test_several_hosts_are_kept_in_order() -> None:
 def test_a_datagram_socket_is_no_place() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, pytest.raises(OptionError, match="stream socket"):
         Listening.of(sock=sock)
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX], ids=lambda family: family.name)
+def test_a_socket_that_is_not_bound_is_no_place(family: socket.AddressFamily) -> None:
+    with socket.socket(family) as sock, pytest.raises(OptionError, match="is not bound"):
+        Listening.of(sock=sock)
+
+
+def test_a_closed_socket_is_no_place() -> None:
+    sock = socket.socket()
+    sock.close()
+    with pytest.raises(OptionError, match="bound stream socket"):
+        Listening.of(sock=sock)
+
+
+def test_a_context_for_clients_is_told_from_a_servers() -> None:
+    with pytest.raises(OptionError, match="CLIENT_AUTH"):
+        Listening.of(ssl=ssl.create_default_context())
 
 
 def test_a_context_is_taken_as_it_is() -> None:
