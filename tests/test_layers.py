@@ -23,6 +23,8 @@ ROOMS = [
     "server",
     "serving",
     "stats",
+    "fanout",
+    "listeners",
     "workers",
     "brokers",
     "topics",

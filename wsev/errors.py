@@ -161,4 +161,14 @@ class CallbackError(WsevError):
 
 
 class BrokerError(WsevError):
-    """A broker lost its peers, or dropped messages; delivery within the worker goes on."""
+    """A broker lost its peers, or dropped messages; delivery within the worker goes on.
+
+    Attributes:
+        reason: what happened, in one sentence.
+        dropped: how many messages were dropped; 0 if it is about something else.
+    """
+
+    def __init__(self, reason: str, *, dropped: int = 0) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.dropped = dropped

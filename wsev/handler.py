@@ -47,6 +47,7 @@ __all__ = [
     "OnText",
     "OnUpgrade",
     "S",
+    "check_callback",
 ]
 
 # What a callback returns is awaited if it is awaitable, and else ignored; so ``object``.
@@ -99,9 +100,8 @@ def _check_name(name: str, known: tuple[str, ...], value: object) -> None:
     raise OptionError(name, value, f"there is no such callback; {remedy}")
 
 
-def _check_callback(name: str, callback: Any) -> None:
-    """Raise OptionError unless ``callback`` can be called as the callback ``name`` is."""
-    parameters = PARAMETERS[name]
+def check_callback(name: str, callback: Any, parameters: tuple[str, ...]) -> None:
+    """Raise OptionError unless ``callback`` can be called with ``parameters``; ``name`` is what it is given as."""
     form = f"{name}({', '.join(parameters)})"
     if not callable(callback):
         raise OptionError(name, callback, f"must be a function, called as {form}")
@@ -221,7 +221,7 @@ class CallbackRegistry(Generic[S]):
         for rival in RIVALS.get(name, ()):
             if rival in self._registered:
                 raise OptionError(name, callback, f"{rival} is registered; use on_message, or on_text and on_binary")
-        _check_callback(name, callback)
+        check_callback(name, callback, PARAMETERS[name])
         self._registered[name] = callback
 
     def _register_handler(self, handler: Handler[S]) -> None:

@@ -17,9 +17,12 @@ import ssl as tls
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
-from typing import Any, Literal, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
 
 from wsev.errors import OptionError
+
+if TYPE_CHECKING:
+    from wsev.brokers.base import Broker
 
 __all__ = ["Listening", "ListeningDict", "Options", "OptionsDict", "Rule"]
 
@@ -31,6 +34,7 @@ MAX_COUNT = 2**31 - 1  # what the core's C ints hold
 MAX_SIZE = 2**62  # what its 64-bit sizes hold, with room to add two of them
 MAX_PORT = 65535
 
+BROKER_MEMBERS = ("start", "publish", "subscribe", "unsubscribe", "stop")
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 _ORIGIN = re.compile(
@@ -155,10 +159,40 @@ def _check_compression(value: Any) -> str:
     raise ValueError("this version of wsev does not compress yet; leave it out")  # until permessage-deflate is built
 
 
-def _check_broker(value: Any) -> str:
-    if value != "local":  # until brokers are built
-        raise ValueError("this version of wsev knows only 'local'; leave it out")
-    return "local"
+def _check_broker(value: Any) -> Any:
+    if isinstance(value, str):
+        return _check_broker_name(value)
+    missing = [name for name in BROKER_MEMBERS if not callable(getattr(value, name, None))]
+    if missing or isinstance(value, type):
+        raise ValueError(
+            "must be 'local', 'unix:DIRECTORY', or an object with the methods "
+            f"{', '.join(BROKER_MEMBERS)}" + (f"; it has no {missing[0]}" if missing else "; it is a class")
+        )
+    return value
+
+
+def _check_broker_name(value: str) -> str:
+    if value.startswith("unix:"):
+        check_mesh_directory(value)
+    elif value != "local":
+        scheme = value.partition(":")[0]
+        remedy = "this version of wsev has no such broker; " if scheme in ("redis", "rediss", "nats") else ""
+        raise ValueError(f"{remedy}must be 'local', 'unix:DIRECTORY', or an object with a broker's methods")
+    return value
+
+
+def check_mesh_directory(value: Any) -> str:
+    """The directory of a ``unix:DIRECTORY``.
+
+    Raises:
+        ValueError: it is none; its text is the remedy.
+    """
+    if not isinstance(value, str) or not value.startswith("unix:"):
+        raise ValueError("must be 'unix:' and a directory, as in 'unix:/run/app'")
+    path = value.removeprefix("unix:")
+    if not os.path.isabs(path) or "\0" in path:
+        raise ValueError("must name a directory by its whole path, as in 'unix:/run/app'")
+    return os.path.normpath(path)
 
 
 def _check_all(instance: Any) -> None:
@@ -227,7 +261,7 @@ class OptionsDict(TypedDict, total=False):
     origins: str | Iterable[str] | None
     subprotocols: Iterable[str]
     compression: Literal["shared", "dedicated"] | None
-    broker: str
+    broker: str | Broker
     decode_text: bool
 
 
@@ -336,7 +370,13 @@ class Options:
     compression: Literal["shared", "dedicated"] | None = _option(
         None, "choice", _check_compression, "permessage-deflate (RFC 7692); None: off.", is_optional=True
     )
-    broker: str = _option("local", "choice", _check_broker, "What carries published messages between workers.")
+    broker: str | Broker = _option(  # noqa: RUF009 - it returns a dataclass field
+        "local",
+        "object",
+        _check_broker,
+        "What carries published messages between workers.  'local': between those of one run(); 'unix:/run/app': "
+        "between all processes of yours that name the same directory; or an object with a broker's five methods.",
+    )
     decode_text: bool = _flag(True, "False: text messages arrive as bytes, validated but not decoded.")
 
     def __post_init__(self) -> None:

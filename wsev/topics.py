@@ -1,4 +1,4 @@
-"""Topics of one worker: which of its connections subscribed to what, and publishing to them.
+"""Topics of one worker: which of its connections subscribed to what.
 
 Knows no broker and no other worker.  Topics are opaque strings; none exists before its first subscriber, nor after its
 last.
@@ -8,7 +8,7 @@ Invariants: a connection stands in a topic's set exactly if the topic stands in 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from wsev._core.writer import deliver, encode_message
@@ -21,6 +21,10 @@ __all__ = ["Message", "Topics", "broadcast", "check_topic"]
 Message = str | bytes | bytearray | memoryview
 
 MAX_TOPIC_SIZE = 255  # bytes of UTF-8; ours: what one length byte holds on the links between workers
+
+
+def _nothing(topic: str) -> None:
+    pass
 
 
 def broadcast(connections: Iterable[Connection[Any]], message: Message, *, text: bool = False) -> int:
@@ -48,12 +52,23 @@ class Topics:
 
     Args:
         max_subscriptions: the most topics of one connection; None: no limit.
+        appeared: is called with a topic that has got its first subscriber.
+        vanished: is called with a topic that has lost its last.
     """
 
-    def __init__(self, max_subscriptions: int | None) -> None:
+    def __init__(
+        self,
+        max_subscriptions: int | None,
+        appeared: Callable[[str], object] = _nothing,
+        vanished: Callable[[str], object] = _nothing,
+    ) -> None:
         self._max_subscriptions = max_subscriptions
+        self._appeared = appeared
+        self._vanished = vanished
         self._subscribers: dict[str, set[Connection[Any]]] = {}
         self._subscriptions: dict[Connection[Any], set[str]] = {}
+        # The path of each message: the connections of a topic, None if there are none.
+        self.subscribers_of: Callable[[str], Collection[Connection[Any]] | None] = self._subscribers.get
 
     def subscribe(self, connection: Connection[Any], topic: str) -> bool:
         """Subscribe; False if ``max_subscriptions`` is reached, True if it is subscribed now or was before."""
@@ -64,7 +79,12 @@ class Topics:
         if self._max_subscriptions is not None and len(topics) >= self._max_subscriptions:
             return False
         topics.add(topic)
-        self._subscribers.setdefault(topic, set()).add(connection)
+        subscribers = self._subscribers.get(topic)
+        if subscribers is not None:
+            subscribers.add(connection)
+        else:
+            self._subscribers[topic] = {connection}
+            self._appeared(topic)
         return True
 
     def unsubscribe(self, connection: Connection[Any], topic: str) -> bool:
@@ -83,13 +103,6 @@ class Topics:
         """The topics that a connection is subscribed to."""
         return frozenset(self._subscriptions.get(connection, ()))
 
-    def publish(self, topic: str, message: Message, text: bool, exclude: Connection[Any] | None = None) -> int:
-        """Send a message to every subscriber but ``exclude``; how many took it."""
-        check_topic(topic)
-        encoded = encode_message(message, text)  # without subscribers too: a wrong type is an error whoever listens
-        subscribers = self._subscribers.get(topic)
-        return deliver(subscribers, encoded, exclude) if subscribers else 0
-
     def forget(self, connection: Connection[Any]) -> None:
         """End all subscriptions of a connection that has ended."""
         for topic in self._subscriptions.pop(connection, ()):
@@ -100,6 +113,7 @@ class Topics:
         subscribers.discard(connection)
         if not subscribers:
             del self._subscribers[topic]
+            self._vanished(topic)
 
 
 def check_topic(topic: str) -> None:

@@ -10,8 +10,10 @@ from typing import Any, get_type_hints
 
 import pytest
 
+from wsev.brokers.base import Broker
+from wsev.brokers.mesh import Mesh
 from wsev.errors import OptionError
-from wsev.options import Listening, ListeningDict, Options, OptionsDict
+from wsev.options import Listening, ListeningDict, Options, OptionsDict, check_mesh_directory
 
 KIB = 1024
 
@@ -61,7 +63,8 @@ NORMALISED = {"origins", "subprotocols", "host", "unix", "ssl"}
 
 
 def test_options_dict_has_the_types_of_the_options() -> None:
-    given, kept = get_type_hints(OptionsDict), get_type_hints(Options)
+    above = {"Broker": Broker}  # named for type checkers alone: options stand below brokers
+    given, kept = (get_type_hints(each, localns=above) for each in (OptionsDict, Options))
     assert {k: v for k, v in given.items() if k not in NORMALISED} == {
         k: v for k, v in kept.items() if k not in NORMALISED
     }
@@ -75,7 +78,7 @@ def test_listening_dict_names_every_place() -> None:
 def test_every_option_has_a_text_and_a_unit(name: str) -> None:
     rule = Options.rules()[name]
     assert rule.text.endswith(".")
-    assert rule.unit in ("bytes", "seconds", "count", "choice", "flag", "names")
+    assert rule.unit in ("bytes", "seconds", "count", "choice", "flag", "names", "object")
 
 
 def test_options_are_frozen() -> None:
@@ -135,7 +138,12 @@ UNFIT: list[tuple[str, object, str]] = [
     ("origins", 3, "names of origins"),
     ("compression", "gzip", "'shared' or 'dedicated'"),
     ("compression", "shared", "does not compress yet"),
-    ("broker", "redis://localhost", "only 'local'"),
+    ("broker", "redis://localhost", "has no such broker"),
+    ("broker", "locale", "must be 'local', 'unix:DIRECTORY'"),
+    ("broker", "unix:app", "whole path"),
+    ("broker", "unix:", "whole path"),
+    ("broker", 3, "it has no start"),
+    ("broker", Mesh, "is a class"),
 ]
 
 
@@ -148,6 +156,16 @@ def test_an_unfit_value_is_named_with_its_remedy(name: str, value: object, remed
     assert remedy in caught.value.remedy
     assert str(caught.value).startswith(f"{name}={value!r}: ")
     assert "leave it out" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["local", "unix:/run/app", Mesh("/run/app")], ids=str)
+def test_a_broker_is_kept_as_it_was_given(value: Any) -> None:
+    assert Options.of(broker=value).broker is value
+
+
+@pytest.mark.parametrize(("value", "path"), [("unix:/run/app", "/run/app"), ("unix:/run//app/", "/run/app")])
+def test_a_mesh_directory_is_one_path_however_it_is_written(value: str, path: str) -> None:
+    assert check_mesh_directory(value) == path
 
 
 def test_an_unknown_option_names_the_one_that_was_meant() -> None:

@@ -88,19 +88,36 @@ def test_a_refused_subscription_leaves_nothing() -> None:
     assert (topics._subscribers, topics._subscriptions) == ({}, {})
 
 
-def test_publishing_to_nobody_is_zero(topics: Topics) -> None:
-    assert topics.publish("room", "hello", False) == 0
+def test_the_subscribers_of_a_topic_are_those_who_subscribed(topics: Topics) -> None:
+    first, second = connection(), connection()
+    topics.subscribe(first, "room")
+    topics.subscribe(second, "room")
+    topics.unsubscribe(first, "room")
+    assert topics.subscribers_of("room") == {second}
+    assert topics.subscribers_of("hall") is None
 
 
-def test_publishing_what_is_no_message_is_a_type_error_even_to_nobody(topics: Topics) -> None:
-    with pytest.raises(TypeError, match="message"):
-        topics.publish("room", 3, False)  # type: ignore[arg-type]  # that is the claim
+def test_a_topic_appears_with_its_first_subscriber_and_vanishes_with_its_last() -> None:
+    said: list[str] = []
+    topics = Topics(None, lambda topic: said.append(f"+{topic}"), lambda topic: said.append(f"-{topic}"))
+    first, second = connection(), connection()
+    topics.subscribe(first, "a")
+    topics.subscribe(first, "a")
+    topics.subscribe(second, "a")
+    topics.subscribe(second, "b")
+    assert said == ["+a", "+b"]
+    topics.unsubscribe(first, "a")
+    topics.unsubscribe(first, "a")
+    assert said == ["+a", "+b"]
+    topics.forget(second)
+    assert sorted(said[2:]) == ["-a", "-b"]
+    topics.subscribe(first, "a")
+    assert said[4:] == ["+a"]
 
 
 @pytest.mark.parametrize("topic", ["x", "x" * 255, "é" * 127, "\0", "a/b.*"], ids=ascii)
 def test_1_to_255_bytes_are_a_topic(topics: Topics, topic: str) -> None:
     assert topics.subscribe(connection(), topic)
-    assert topics.publish("other" + topic[:100], "m", False) == 0
 
 
 @pytest.mark.parametrize("topic", ["", "x" * 256, "é" * 128, "\ud800"], ids=["empty", "256", "256 bytes", "surrogate"])
@@ -108,7 +125,7 @@ def test_other_sizes_are_a_value_error_that_names_the_topic(topics: Topics, topi
     with pytest.raises(ValueError, match="topic="):
         topics.subscribe(connection(), topic)
     with pytest.raises(ValueError, match="topic="):
-        topics.publish(topic, "m", False)
+        topics.unsubscribe(connection(), topic)
 
 
 @pytest.mark.parametrize("topic", [None, b"room", 3, ["room"]], ids=repr)
@@ -117,5 +134,3 @@ def test_what_is_no_str_is_a_type_error(topics: Topics, topic: Any) -> None:
         topics.subscribe(connection(), topic)
     with pytest.raises(TypeError, match=r"topic=.*must be a str"):
         topics.unsubscribe(connection(), topic)
-    with pytest.raises(TypeError, match=r"topic=.*must be a str"):
-        topics.publish(topic, "m", False)

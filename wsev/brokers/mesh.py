@@ -90,6 +90,9 @@ class Mesh:
             on_disconnect=self._incoming_ended,
         )
 
+    def __repr__(self) -> str:
+        return f"<Mesh {self._directory.path}, {len(self._peers)} peers>"
+
     # Broker; base.py says what each promises.
 
     async def start(self, host: BrokerHost) -> None:
