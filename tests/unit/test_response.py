@@ -51,6 +51,14 @@ def test_a_field_that_is_no_str_is_a_type_error(headers: object) -> None:
         Response(200, b"", headers)  # type: ignore[arg-type]  # that is the claim
 
 
+@pytest.mark.parametrize("headers", ["X-A: b", [("X-A",)], [("X-A", "b", "c")], None, 5], ids=repr)
+def test_headers_that_are_no_pairs_are_a_type_error(headers: object) -> None:
+    with pytest.raises(TypeError, match="a mapping, or pairs"):
+        Response(200, b"", headers)  # type: ignore[arg-type]  # that is the claim
+    with pytest.raises(TypeError, match="a mapping, or pairs"):
+        Accept(headers=headers)  # type: ignore[arg-type]  # that is the claim
+
+
 @pytest.mark.parametrize("status", [0, 99, 100, 101, 199, 600, -1])
 def test_a_status_that_ends_no_request_is_a_value_error(status: int) -> None:
     with pytest.raises(ValueError, match="must be 200 to 599"):
@@ -108,6 +116,11 @@ def test_latin_1_in_a_value_is_sent() -> None:
 def test_a_subprotocol_that_is_no_token_is_a_value_error(subprotocol: str) -> None:
     with pytest.raises(ValueError, match="subprotocol="):
         Accept(subprotocol)
+
+
+def test_a_subprotocol_that_is_no_str_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="subprotocol=5: must be a str"):
+        Accept(5)  # type: ignore[arg-type]  # that is the claim
 
 
 def test_the_101_carries_subprotocol_and_fields() -> None:

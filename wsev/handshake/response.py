@@ -47,8 +47,11 @@ _UPGRADE_REQUIRED = "Upgrade: websocket\r\nConnection: Upgrade, close\r\nSec-Web
 
 
 def _check_headers(headers: HeadersLike) -> tuple[tuple[str, str], ...]:
-    pairs: list[tuple[str, str]] = []
-    for name, value in headers.items() if isinstance(headers, Mapping) else headers:
+    try:
+        pairs = tuple((name, value) for name, value in (headers.items() if isinstance(headers, Mapping) else headers))
+    except (TypeError, ValueError):  # a str, or None, or what is no pair
+        raise TypeError("headers: must be a mapping, or pairs of a name and a value") from None
+    for name, value in pairs:
         if not isinstance(name, str) or not isinstance(value, str):
             raise TypeError(f"header {name!r}: name and value must be str")
         if not TOKEN.fullmatch(name):
@@ -62,8 +65,7 @@ def _check_headers(headers: HeadersLike) -> tuple[tuple[str, str], ...]:
             raise ValueError(f"header {name}: wsev writes it itself; leave it out")
         if name.lower().startswith("sec-websocket-"):
             raise ValueError(f"header {name}: it is part of the handshake; leave it out, or use Accept(subprotocol=)")
-        pairs.append((name, value))
-    return tuple(pairs)
+    return pairs
 
 
 class Response:
@@ -78,6 +80,7 @@ class Response:
             ``text/plain; charset=utf-8``.
 
     Raises:
+        TypeError: the status is no int, the body neither bytes nor str, or the headers are no fields.
         ValueError: what cannot be sent: another status, CR, LF or NUL in a field, a field that wsev writes itself.
     """
 
@@ -110,12 +113,15 @@ class Accept:
         state: what ``conn.state`` is from the start.
 
     Raises:
-        ValueError: CR, LF or NUL in a field, or a field that wsev writes itself.
+        TypeError: the subprotocol is no str, or the headers are no fields.
+        ValueError: a subprotocol that is no token, CR, LF or NUL in a field, or a field that wsev writes itself.
     """
 
     __slots__ = ("headers", "state", "subprotocol")
 
     def __init__(self, subprotocol: str | None = None, headers: HeadersLike = (), state: Any = None) -> None:
+        if not isinstance(subprotocol, str | None):
+            raise TypeError(f"subprotocol={subprotocol!r}: must be a str")
         if subprotocol is not None and not TOKEN.fullmatch(subprotocol):
             raise ValueError(f"subprotocol={subprotocol!r}: a name is letters, digits and !#$%&'*+-.^_`|~ (RFC 6455)")
         self.subprotocol = subprotocol
