@@ -74,7 +74,9 @@ class ConnectionClosed(WsevError):
 
 
 class HandshakeError(WsevError):
-    """The opening handshake failed (RFC 6455 section 4).
+    """The opening handshake failed (RFC 6455 section 4); for the client's side, which this version does not have.
+
+    A server raises it nowhere: it answers a request that is wrong with a status.
 
     Attributes:
         status: the HTTP status that answered it.
@@ -115,7 +117,8 @@ class TimedOut(WsevError, TimeoutError):
     """The peer was too slow.
 
     Attributes:
-        kind: which limit passed: ``handshake``, ``read``, ``idle``, ``write`` or ``close``.
+        kind: which limit passed: ``read``, ``idle``, ``write`` or ``close``; ``handshake`` is the client's, as for
+            ``HandshakeError``.
     """
 
     def __init__(self, kind: TimeoutKind) -> None:
