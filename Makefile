@@ -51,13 +51,23 @@ format: build
 autobahn: build
 	WSTEST="$$(.ci/wstest)" $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile -m autobahn $(ARGS)
 
-# A build of its own beside the ordinary one.  Sanitizers make everything slower, hence the longer limit a test.
-SANITIZED := build/sanitize/lib
+# A build of its own beside the ordinary one; PYTHONSAFEPATH, so that a program that a test starts imports it, too.
+# A report ends the process.  It comes to the terminal, hence --capture=sys, and leaves a file, which fails the run even
+# where the process was a child that nobody missed.  libubsan is first because only then both write that file.
+# Sanitizers make everything slower, hence the longer limit a test.
+SANITIZED := $(CURDIR)/build/sanitize/lib
+REPORT := $(CURDIR)/build/sanitize/report
+SANITIZER_OPTIONS := log_path=$(REPORT):print_stacktrace=1:detect_leaks=0:detect_stack_use_after_return=1
 sanitize: build
-	WSEV_SANITIZE=1 $(BIN)/python setup.py -q build --build-base=build/sanitize --build-lib=$(SANITIZED)
-	LD_PRELOAD=$$(gcc -print-file-name=libasan.so) PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
-	PYTHONPATH=$(SANITIZED) $(BIN)/python -m pytest -o pythonpath=$(SANITIZED) --timeout=120 \
-	    -m 'not autobahn and not browser and not soak' $(ARGS)
+	WSEV_SANITIZE=1 $(BIN)/python setup.py -q build --parallel=2 --build-base=build/sanitize --build-lib=$(SANITIZED)
+	rm -f $(REPORT).*
+	WSEV_SANITIZE=1 PYTHONSAFEPATH=1 PYTHONPATH=$(SANITIZED):$(CURDIR) MYPYPATH=$(SANITIZED) PYTHONMALLOC=malloc \
+	LD_PRELOAD="$$(gcc -print-file-name=libubsan.so) $$(gcc -print-file-name=libasan.so)" \
+	ASAN_OPTIONS=$(SANITIZER_OPTIONS):verify_asan_link_order=0 UBSAN_OPTIONS=$(SANITIZER_OPTIONS) \
+	$(BIN)/python -m pytest -o pythonpath="$(SANITIZED) $(CURDIR)" --timeout=120 --capture=sys \
+	    --numprocesses=auto --maxprocesses=8 --dist=loadfile \
+	    -m 'not autobahn and not browser and not soak' $(ARGS); \
+	status=$$?; ! cat $(REPORT).* 2>/dev/null && exit $$status
 
 annotate: build
 	WSEV_ANNOTATE=1 $(BIN)/python setup.py -q build_ext --build-lib=build/annotate --build-temp=build/annotate --force

@@ -27,7 +27,15 @@ ANNOTATE = os.environ.get("WSEV_ANNOTATE") == "1"
 BUILD_DIR = "build/sanitize/cython" if SANITIZE else "build/annotate/cython" if ANNOTATE else "build/cython"
 
 FLAGS = ["-std=c11", "-Wall", "-Wextra"]
-FLAGS += ["-O1", "-g", "-fsanitize=address,undefined"] if SANITIZE else ["-O3"]
+LINK_FLAGS = []
+if SANITIZE:
+    # Not recovering: a report ends the process, and with it the test, instead of scrolling by.
+    SANITIZERS = ["-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
+    # Against Python's own flags: with -fwrapv no signed overflow is undefined, with -DNDEBUG its macros assert nothing.
+    FLAGS += ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-wrapv", "-UNDEBUG", *SANITIZERS]
+    LINK_FLAGS += SANITIZERS
+else:
+    FLAGS += ["-O3"]
 
 DIRECTIVES = {
     "language_level": 3,
@@ -47,7 +55,7 @@ extensions = [
         include_dirs=["wsev/_core/c"],
         depends=[f"wsev/_core/c/{source.replace('.c', '.h')}" for source in sources],
         extra_compile_args=FLAGS,
-        extra_link_args=["-fsanitize=address,undefined"] if SANITIZE else [],
+        extra_link_args=LINK_FLAGS,
     )
     for name, sources in MODULES.items()
 ]
