@@ -15,7 +15,10 @@ KEY = b"\x37\xfa\x21\x3d"  # RFC 6455 section 5.7
 
 def exactly(data: bytes, alignment: int) -> memoryview:
     """The data at the end of an allocation, so many bytes behind its start, so that a sanitizer sees a byte too far."""
-    return memoryview(array("B", bytes(alignment) + data))[alignment:]
+    # An array made by repetition is as large as it says; one made from bytes has room behind them.
+    area = memoryview(array("B", [0]) * (alignment + len(data)))[alignment:]
+    area[:] = data
+    return area
 
 
 def test_the_rfcs_example_is_unmasked() -> None:
