@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +12,9 @@ import pytest
 from tests.conftest import Connect, Raw, Serve
 from tests.peer import Peer
 from wsev import Connection, Server
+
+# Seconds that others wait at most while an attack goes on; a sanitizer build is many times slower.
+LATENCY = 5.0 if os.environ.get("WSEV_SANITIZE") == "1" else 0.5
 
 
 class Attacked:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile.conftest import Attacked
+from tests.hostile.conftest import LATENCY, Attacked
 from tests.peer import BINARY, CLOSE, PING, PONG, TEXT, encode_frame, upgrade_request
 
 STAGES = {
@@ -122,7 +122,7 @@ async def test_ten_thousand_connections_closed_at_once_are_all_freed_and_nobody_
     assert attacked.server.stats().handshakes == {101: count + 1}
     for _ in range(count):
         await attacked.end()
-    async with asyncio.timeout(0.5):
+    async with asyncio.timeout(LATENCY):
         await other.send_frame(TEXT, b"hello")
         await other.expect_frame(TEXT, b"hello")
     assert await process.wait() == 0

@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from tests.hostile.conftest import Attacked
+from tests.hostile.conftest import LATENCY, Attacked
 from tests.peer import BINARY, MASKING_KEY, PING, TEXT, Peer, encode_frame
 from wsev import ProtocolError
 
@@ -37,7 +37,7 @@ async def test_a_flooder_that_reads_nothing_is_paused_and_others_are_served(atta
     floods = [asyncio.ensure_future(flood(flooder, data)) for flooder in flooders]
     other = await attacked.open()
     for _ in range(100):
-        async with asyncio.timeout(0.5):
+        async with asyncio.timeout(LATENCY):
             await other.send_frame(TEXT, b"hello")
             await other.expect_frame(TEXT, b"hello")
     # high_water, and the one message that passed it; what one read event brought waits unparsed.
