@@ -16,16 +16,20 @@ import hmac
 import json
 import re
 import time
-import unicodedata
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import normalize
 
 import wsev
 
 ROOM = "room"  # the topic that everybody in the room is subscribed to
 MAX_NAME, MAX_TEXT = 24, 2000  # characters
 BURST, PER_SECOND = 10, 2  # messages that one connection may send: at once, and in the long run
+# Letters and marks that show nothing, which Python takes for printable: fillers, blanks, variation selectors.
+BLANKS = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U0001d159\U000e0100-\U000e01ef]"
+)
 
 
 @dataclass
@@ -86,9 +90,9 @@ def disconnected(conn: wsev.Connection[Visitor], error: Exception | None) -> Non
 
 
 def join(conn: wsev.Connection[Visitor], name: str, key: str) -> None:
-    # Without characters that nobody sees, no name looks like another one or turns the writing around it.
-    seen = "".join(char for char in unicodedata.normalize("NFKC", name) if char.isprintable())
-    name = " ".join(seen.split())
+    # Without characters that nobody sees, and in one spelling of each, a name cannot be made to look like another one
+    # (but for letters of other scripts that look the same), nor turn the writing around it.
+    name = " ".join(normalize("NFKC", seen(normalize("NFKC", name))).split())
     if not 1 <= len(name) <= MAX_NAME:
         return refuse(conn, "bad_name", f"A name has 1 to {MAX_NAME} characters.")
     if not re.fullmatch("[0-9a-f]{32}", key):
@@ -108,9 +112,14 @@ def join(conn: wsev.Connection[Visitor], name: str, key: str) -> None:
     conn.send(encode("welcome", name=name, people=here, history=list(history)))
 
 
+def seen(text: str) -> str:
+    """What of a text can be seen: no control characters, no invisible ones."""
+    return BLANKS.sub("", "".join(char for char in text if char.isprintable()))
+
+
 def say(conn: wsev.Connection[Visitor], id: str, text: str) -> None:
     text = text.strip()
-    if not 1 <= len(text) <= MAX_TEXT or len(id) > 64:
+    if not seen(text).strip() or len(text) > MAX_TEXT or len(id) > 64:
         return refuse(conn, "bad_text", f"A message has 1 to {MAX_TEXT} characters.")
     for said in history:
         if said["id"] == id and said["name"] == conn.state.name:

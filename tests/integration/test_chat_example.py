@@ -179,8 +179,8 @@ async def test_message_sent_again_is_said_once(chat: ModuleType, connect: Connec
 
 @pytest.mark.parametrize(
     "name",
-    ["Ada", "ADA", "  ada ", "A\u200bda", "\u202eAda", "Ａｄａ"],
-    ids=["same", "case", "spaces", "zero-width", "direction", "full-width"],
+    ["Ada", "ADA", "  ada ", "A\u200bda", "\u202eAda", "Ａｄａ", "Ada\ufe0f", "A\u034fda", "Ada\u3164"],
+    ids=["same", "case", "spaces", "zero-width", "direction", "full-width", "variation", "joiner", "filler"],
 )
 async def test_name_of_somebody_here_is_refused(chat: ModuleType, connect: Connect, name: str) -> None:
     ada, other = await visit(connect, chat), await visit(connect, chat)
@@ -190,10 +190,17 @@ async def test_name_of_somebody_here_is_refused(chat: ModuleType, connect: Conne
     await other.join("Grace", OTHER_KEY)
 
 
+async def test_name_spelled_from_parts_is_the_same_name(chat: ModuleType, connect: Connect) -> None:
+    zoe, other = await visit(connect, chat), await visit(connect, chat)
+    await zoe.join("Zoë")
+    await other.send(type="join", name="Zoe\u034f\u0308", key=OTHER_KEY)
+    await other.hear_error("name_taken")
+
+
 @pytest.mark.parametrize(
     "name",
-    ["", " \n ", "\u200b\u202e\x00", "x" * 25, "\ud800"],
-    ids=["empty", "blank", "invisible", "long", "surrogate"],
+    ["", " \n ", "\u200b\u202e\x00", "\u3164 \u2800", "\ufe0f", "x" * 25, "\ud800"],
+    ids=["empty", "blank", "invisible", "filler", "variation", "long", "surrogate"],
 )
 async def test_name_that_is_none_is_refused(chat: ModuleType, connect: Connect, name: str) -> None:
     guest = await visit(connect, chat)
@@ -243,8 +250,8 @@ async def test_second_join_is_refused(chat: ModuleType, connect: Connect) -> Non
 
 @pytest.mark.parametrize(
     ("id", "text"),
-    [("1", ""), ("1", " \n\t"), ("1", "x" * 2001), ("1" * 65, "x")],
-    ids=["empty", "blank", "long", "id"],
+    [("1", ""), ("1", " \n\t"), ("1", "\u200b \u3164\n\u202e"), ("1", "x" * 2001), ("1" * 65, "x")],
+    ids=["empty", "blank", "invisible", "long", "id"],
 )
 async def test_text_out_of_bounds_is_not_said(chat: ModuleType, connect: Connect, id: str, text: str) -> None:
     guest = await visit(connect, chat)
