@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from enum import Enum
 from typing import Any, Generic, Literal, Self, Unpack
 
@@ -19,17 +21,19 @@ from wsev._core.connection import Connection
 from wsev._core.writer import encode_message
 from wsev.close import CloseCode, check_close
 from wsev.errors import OptionError, WsevError
-from wsev.handler import PARAMETERS, CallbackRegistry, Decorator, Handler, S, check_callback
+from wsev.handler import PARAMETERS, CallbackRegistry, Decorator, Handler, S
 from wsev.handshake.request import Request
-from wsev.listeners import OnPublished
 from wsev.options import Listening, ListeningDict, Options, OptionsDict
 from wsev.serving import Connections, Endpoint, Routes, Serving
-from wsev.stats import Stats
+from wsev.stats import Stats, figures_of, stats_of
 from wsev.topics import Message, check_topic
 from wsev.workers import worker
+from wsev.workers.cpus import usable_cpus
+from wsev.workers.places import Place
+from wsev.workers.scoreboard import Figures
 from wsev.workers.sockets import open_sockets
 
-__all__ = ["Lifecycle", "Route", "Server"]
+__all__ = ["Lifecycle", "Route", "Server", "ServerRun"]
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
@@ -111,7 +115,7 @@ class Server(CallbackRegistry[S], Generic[S]):
         self._stopping: asyncio.Task[None] | None = None
         self._on_end: Callable[[BaseException | None], None] | None = None  # run() waits for it
         self._state: Any = None
-        self._subscriptions: list[tuple[str, OnPublished]] = []  # of the server itself
+        self._place: Place | None = None  # where it serves, if it is a worker of several
         super().__init__(handler)
 
     # Callbacks.
@@ -164,25 +168,38 @@ class Server(CallbackRegistry[S], Generic[S]):
     def run(self, port: int = 8000, *, workers: int | Literal["auto"] = 1, **listening: Unpack[ListeningDict]) -> None:
         """Serve until SIGINT or SIGTERM; for a program of its own.
 
-        Those stop it gracefully, as ``stop`` does, and then it returns, as it does after a call of ``stop``; a second
-        signal ends the process at once.  The loop is uvloop's where that is installed.
+        Those stop it gracefully, as ``stop`` does, and then it returns; a second signal ends it at once.  The loop is
+        uvloop's where that is installed.
+
+        With one worker, this process serves, and ``run`` returns after a call of ``stop`` too.  With several, this
+        process forks them and watches them: what is global is each worker's own, ``lifespan`` is entered in each, one
+        that ends is started again, and SIGHUP replaces them one by one, closing connections with 1012.
 
         Args:
             port: the TCP port; 0 is one that is free.
-            workers: the number of processes; this version has one.
+            workers: the number of processes that serve; ``"auto"``: as many as this process may use CPUs.
             listening: as for ``start``.
 
         Raises:
             OptionError: an argument that cannot be used.
             OSError: the port or path is in use, or not ours to use.
-            RuntimeError: a loop runs in this thread; use ``listen`` there.
+            RuntimeError: a loop runs in this thread, use ``listen`` there; or several workers, and not the main thread.
+            SystemExit: of several workers one ended before it ever served; its status is 3.
         """
-        if workers != 1 or isinstance(workers, bool):
-            raise OptionError("workers", workers, "this version of wsev runs one worker process; leave it out")
+        count = _check_workers(workers)
         place = Listening.of(port, **listening)
         if asyncio._get_running_loop() is not None:
             raise RuntimeError("a loop runs already: use `async with server.listen(...):` or `await server.start(...)`")
-        worker.run(_Run(self, place))
+        if count == 1:
+            worker.run(ServerRun(self, place))
+            return
+        from wsev.workers.supervisor import Supervisor  # here, for it needs what Windows has not
+
+        def make_service(at: Place) -> ServerRun:
+            # Files of a certificate are read by each worker anew, so that SIGHUP renews it.
+            return ServerRun(self, replace(place, ssl=Listening.of(ssl=listening.get("ssl")).ssl), at)
+
+        Supervisor(make_service, place, count).run()
 
     @asynccontextmanager
     async def listen(self, port: int = 8000, **listening: Unpack[ListeningDict]) -> AsyncIterator[Self]:
@@ -207,15 +224,19 @@ class Server(CallbackRegistry[S], Generic[S]):
             OSError: the port or path is in use, or not ours to use.
             RuntimeError: the server is started already.
         """
-        await self._start(Listening.of(port, **listening), None)
+        await self._start(Listening.of(port, **listening), place=None)
 
-    async def _start(self, place: Listening, on_end: Callable[[BaseException | None], None] | None) -> None:
+    async def _start(
+        self, listening: Listening, place: Place | None, on_end: Callable[[BaseException | None], None] | None = None
+    ) -> None:
+        """Begin to serve at ``place``, if it is a worker's, else where ``listening`` says."""
         if self._lifecycle is not Lifecycle.IDLE:
             raise RuntimeError(f"the server is {self._lifecycle.value}: call stop() before it is started again")
         self._set_lifecycle(Lifecycle.STARTING)
+        self._place = place
         sockets = []
         try:
-            sockets = open_sockets(place)
+            sockets = open_sockets(listening) if place is None else place.sockets
             self._serving = Serving(
                 self._options,
                 asyncio.get_running_loop(),
@@ -224,17 +245,14 @@ class Server(CallbackRegistry[S], Generic[S]):
                 on_request=self._registered.get("on_request"),
                 on_error=self._registered.get("on_error"),
                 http=self._http,
-                subscriptions=self._subscriptions,
-                mesh_directory=None,
                 on_exit=on_end,
             )
             self._on_end = on_end
-            await self._serving.fanout.start()
             if self._lifespan is not None:
                 entered = self._lifespan(self)
                 self._state = await entered.__aenter__()
                 self._entered = entered
-            await self._serving.start(place.ssl, place.backlog)
+            await self._serving.start(listening.ssl, listening.backlog)
         except BaseException as error:
             for each in sockets:
                 each.close()
@@ -260,16 +278,19 @@ class Server(CallbackRegistry[S], Generic[S]):
         if self._lifecycle is Lifecycle.STARTING:
             raise RuntimeError("the server is starting: await start() before stop()")
         if self._lifecycle is Lifecycle.RUNNING:
-            self._set_lifecycle(Lifecycle.STOPPING)
-            self._stopping = asyncio.ensure_future(self._stop(code, reason))
+            self._begin_stop(code, reason)
         if self._stopping is not None:
             await asyncio.shield(self._stopping)  # a caller that is cancelled leaves no half-stopped server
 
-    async def _stop(self, code: int, reason: str) -> None:
+    def _begin_stop(self, code: int, reason: str, *, finishes_handshakes: bool = False) -> None:
+        self._set_lifecycle(Lifecycle.STOPPING)
+        self._stopping = asyncio.ensure_future(self._stop(code, reason, finishes_handshakes))
+
+    async def _stop(self, code: int, reason: str, finishes_handshakes: bool) -> None:
         assert self._serving is not None
         error: BaseException | None = None
         try:
-            await self._serving.stop(code, reason)
+            await self._serving.stop(code, reason, finishes_handshakes=finishes_handshakes)
         except BaseException as failure:
             error = failure
             raise
@@ -284,7 +305,6 @@ class Server(CallbackRegistry[S], Generic[S]):
                 await entered.__aexit__(type(error) if error else None, error, error.__traceback__ if error else None)
         finally:
             if self._serving is not None:
-                await self._serving.close()
                 self._last_stats = self._serving.stats()
             self._serving = self._state = self._stopping = None
             self._set_lifecycle(Lifecycle.IDLE)
@@ -321,8 +341,8 @@ class Server(CallbackRegistry[S], Generic[S]):
 
     @property
     def worker_id(self) -> int:
-        """The number of this worker, from 0 on."""
-        return 0
+        """The number of this worker, from 0 on; its successor has the same."""
+        return self._place.number if self._place is not None else 0
 
     @property
     def connections(self) -> Collection[Connection[S]]:
@@ -343,8 +363,7 @@ class Server(CallbackRegistry[S], Generic[S]):
             text: bytes that are UTF-8 go out as text.
 
         Returns:
-            How many connections of this worker took it; 0 if the server is not started.  Those of other workers get it
-            as well, and are not counted.
+            How many connections of this worker took it; 0 if the server is not started.
 
         Raises:
             TypeError: the topic is no str, or the message neither str nor bytes-like.
@@ -356,53 +375,15 @@ class Server(CallbackRegistry[S], Generic[S]):
             encode_message(message, text)
             return 0
         serving.check_thread()
-        return serving.fanout.publish(topic, message, text)
+        return serving.publish(topic, message, text)
 
     def broadcast(self, message: Message, *, text: bool = False) -> int:
-        """Send a message to every open connection of every worker, encoding it once; otherwise as ``publish``."""
+        """Send a message to every open connection of this worker, encoding it once; arguments as for ``publish``."""
         serving = self._serving
         if serving is None:
-            encode_message(message, text)
             return 0
         serving.check_thread()
-        return serving.fanout.broadcast(message, text)
-
-    def subscribe(self, topic: str, callback: OnPublished) -> None:
-        """Call ``callback(topic, message)`` for each message that is published on a topic, in whichever worker.
-
-        It is called by the loop, sync or async, for one message at a time and in order: str for text (bytes with
-        ``decode_text=False``), bytes for binary.  What it raises is logged and given to ``on_error``.  Of what waits
-        while it is suspended, 16 MiB are kept; further messages are dropped, counted and told to ``on_error``.
-
-        A subscription made before the start is called for once ``lifespan`` was entered, one made in ``lifespan`` at
-        once.  It holds until ``unsubscribe``, over a stop too; twice is once.
-
-        Args:
-            topic: 1 to 255 bytes of UTF-8.
-            callback: a function of two parameters.
-
-        Raises:
-            OptionError: the callback cannot be called so.
-            TypeError, ValueError: the topic is no str, or its length is wrong.
-        """
-        check_topic(topic)
-        check_callback("callback", callback, ("topic", "message"))
-        if self._serving is not None:
-            self._serving.check_thread()
-            self._serving.fanout.listen(topic, callback)
-        if (topic, callback) not in self._subscriptions:
-            self._subscriptions.append((topic, callback))
-
-    def unsubscribe(self, topic: str, callback: OnPublished) -> bool:
-        """End a subscription of ``subscribe``; False if there was none.  A call that has begun goes on to its end."""
-        check_topic(topic)
-        if (topic, callback) not in self._subscriptions:
-            return False
-        if self._serving is not None:
-            self._serving.check_thread()
-            self._serving.fanout.unlisten(topic, callback)
-        self._subscriptions.remove((topic, callback))
-        return True
+        return serving.broadcast(message, text)
 
     def stats(self) -> Stats:
         """What was counted since the start; after a stop, what had been counted until then.
@@ -417,31 +398,78 @@ class Server(CallbackRegistry[S], Generic[S]):
             raise RuntimeError("the server was never started, so it has counted nothing")
         return self._last_stats
 
+    def total_stats(self) -> Stats:
+        """What all workers have counted since ``run``, those that have ended included.
+
+        What others counted in the last half second may be missing.  With one worker it is what ``stats`` returns.
+
+        Raises:
+            RuntimeError: it was never started.
+        """
+        stats = self.stats()
+        if self._place is None:
+            return stats
+        self._place.score.write(*figures_of(stats))
+        totals = self._place.score.read()
+        return stats_of(totals.of_now, totals.growing, workers=totals.workers, restarts=totals.restarts)
+
     def __repr__(self) -> str:
         places = "".join(f" {_place(address)}" for address in self.addresses)
         return f"<Server {self._lifecycle.name}{places}, {len(self.connections)} connections>"
 
 
-class _Run:
-    """A server and its place, as the service of a worker."""
+class ServerRun:
+    """A server, and where it serves, as the service of a worker; for ``run`` and the command line.
 
-    def __init__(self, server: Server[Any], place: Listening) -> None:
+    Args:
+        server: the server.
+        listening: where it listens, unless it has a place; its ``ssl`` and ``backlog`` count in any case.
+        place: where a worker of several serves; None: this process is the only one.
+    """
+
+    def __init__(self, server: Server[Any], listening: Listening, place: Place | None = None) -> None:
         self._server = server
+        self._listening = listening
         self._place = place
 
     @property
     def description(self) -> str:
-        scheme = "ws" if self._place.ssl is None else "wss"
+        """Where it listens, for the log."""
+        scheme = "ws" if self._listening.ssl is None else "wss"
         return ", ".join(
             f"unix:{address}" if isinstance(address, str) else f"{scheme}://{_place(address)}"
             for address in self._server.addresses
         )
 
-    async def start(self, end: Callable[[BaseException | None], None]) -> None:
-        await self._server._start(self._place, end)
+    @property
+    def stop_timeout(self) -> float | None:
+        """The server's option."""
+        return self._server._options.stop_timeout
 
-    async def stop(self) -> None:
-        await self._server.stop()
+    async def start(self, end: Callable[[BaseException | None], None]) -> None:
+        """Begin to serve."""
+        await self._server._start(self._listening, self._place, end)
+
+    async def stop(self, *, is_replaced: bool) -> None:
+        """Stop; where another process takes over, no client is refused, and each is told to come again."""
+        server = self._server
+        if is_replaced and server._lifecycle is Lifecycle.RUNNING:
+            server._begin_stop(CloseCode.SERVICE_RESTART, "", finishes_handshakes=True)
+        await server.stop()
+
+    def figures(self) -> tuple[Figures, Figures]:
+        """What it has counted."""
+        return figures_of(self._server.stats())
+
+
+def _check_workers(workers: Any) -> int:
+    if workers == "auto":
+        return usable_cpus() if hasattr(os, "fork") else 1
+    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
+        raise OptionError("workers", workers, "must be at least 1, or 'auto' for the CPUs that this process may use")
+    if workers > 1 and not hasattr(os, "fork"):
+        raise OptionError("workers", workers, "this system cannot fork a process; leave it out")
+    return workers
 
 
 def _place(address: tuple[str, int] | str) -> str:

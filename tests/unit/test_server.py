@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -214,10 +215,25 @@ async def test_run_in_a_running_loop_is_an_error_that_names_listen() -> None:
         Server().run(0)
 
 
-@pytest.mark.parametrize("workers", [0, 2, "auto", "1", True], ids=repr)
-def test_several_workers_are_refused_as_long_as_there_are_none(workers: Any) -> None:
-    with pytest.raises(OptionError, match=r"workers=.*one worker process; leave it out"):
+@pytest.mark.parametrize("workers", [0, -1, "2", True, 1.5, None], ids=repr)
+def test_a_number_of_workers_that_is_none_is_an_error_that_names_what_to_give(workers: Any) -> None:
+    with pytest.raises(OptionError, match=r"workers=.*at least 1, or 'auto'"):
         Server().run(0, workers=workers)
+
+
+def test_several_workers_are_not_run_from_another_thread() -> None:
+    raised: list[RuntimeError] = []
+
+    def run() -> None:
+        try:
+            Server().run(0, workers=2)
+        except RuntimeError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert "main thread" in str(raised[0])
 
 
 async def test_stats_of_the_last_run_can_be_read_after_it() -> None:

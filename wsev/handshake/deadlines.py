@@ -28,6 +28,9 @@ class Deadlines(Generic[T]):
         self._members: dict[T, float] = {}  # each with its deadline, in their order
         self._timer: asyncio.TimerHandle | None = None
 
+    def __len__(self) -> int:
+        return len(self._members)
+
     def add(self, member: T) -> None:
         """Start the clock for a member that is not in yet."""
         if self._timeout is None:

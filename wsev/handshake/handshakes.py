@@ -50,6 +50,7 @@ class Handshakes:
         self.refused: Counter[int] = Counter()
         self.tasks: set[asyncio.Task[None]] = set()
         self._last_logged: dict[int, float] = {}
+        self._finished: asyncio.Future[None] | None = None  # while somebody waits for the last one
         options, loop = host.options, host.loop
         timeouts = {
             State.READING: options.handshake_timeout,
@@ -63,6 +64,28 @@ class Handshakes:
 
     def __call__(self) -> OpeningHandshake:
         return OpeningHandshake(self)
+
+    async def finish(self, timeout: float | None) -> None:
+        """Let those that have begun be answered as ever, for at most ``timeout`` seconds.
+
+        Call it when nothing is accepted any more.
+        """
+        await asyncio.sleep(0)  # asyncio's loop makes the protocol of what it accepted last in a task
+        if not self._is_idle:
+            self._finished = self.host.loop.create_future()
+            await asyncio.wait((self._finished,), timeout=timeout)
+            self._finished = None
+
+    @property
+    def _is_idle(self) -> bool:
+        # A connection within its TLS handshake is in none of the open ones yet, but its clock runs.
+        return not self.open and not self.deadlines[State.READING]
+
+    def left(self, handshake: OpeningHandshake) -> None:
+        """A handshake is over."""
+        self.open.discard(handshake)
+        if self._finished is not None and self._is_idle and not self._finished.done():
+            self._finished.set_result(None)
 
     async def stop(self, timeout: float | None) -> None:
         """Answer every request that has begun with 503, end all connections, and wait for the callbacks that run.

@@ -182,7 +182,7 @@ class OpeningHandshake(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         # A callback that runs is not cancelled because its peer went: half a database write is worse than a whole one.
         if self._state is State.DECIDING and self._task is not None:
-            self._shared.open.discard(self)
+            self._shared.left(self)
             self._leave()
         elif self._state is not State.OVER:
             self._set_state(State.OVER)
@@ -403,7 +403,7 @@ class OpeningHandshake(asyncio.BufferedProtocol):
         if state is not State.OVER:
             deadlines[state].add(self)
         else:
-            self._shared.open.discard(self)
+            self._shared.left(self)
             self._leave()
 
     def _leave(self) -> None:

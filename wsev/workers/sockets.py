@@ -22,7 +22,7 @@ from wsev.options import Listening
 if sys.platform != "win32":
     import resource
 
-__all__ = ["ListeningSocket", "open_files_limit", "open_sockets"]
+__all__ = ["ListeningSocket", "open_files_limit", "open_reserved", "open_sockets", "reserve_ports"]
 
 REMEDIES = {
     errno.EADDRINUSE: "is in use: stop the program that has it, or take another port (0 is one that is free)",
@@ -80,18 +80,57 @@ def open_sockets(listening: Listening) -> list[ListeningSocket]:
         return [ListeningSocket(_from_descriptor(listening.fd))]
     if listening.unix is not None:
         return [_open_unix(listening.unix, listening)]
-    opened: list[ListeningSocket] = []
+    bound = _bind_hosts(listening)
+    try:
+        for sock in bound:
+            _listen(sock, listening.backlog)
+    except BaseException:
+        for sock in bound:
+            sock.close()
+        raise
+    return [ListeningSocket(sock) for sock in bound]
+
+
+def reserve_ports(listening: Listening) -> list[socket.socket]:
+    """Bind where several sockets are to listen on one port, each for some of the connections; Linux.
+
+    Nothing is accepted by these: they keep the port ours as long as they are open, and ``open_reserved`` makes those
+    that listen.  One in use, by another wsev too, is an error, unless ``reuse_port`` asks for the share.
+
+    Raises:
+        OSError, OptionError: as of ``open_sockets``.
+    """
+    bound = _bind_hosts(listening)
+    for sock in bound:
+        # Bound alone, and only then open to others of ours: so there is no moment at which the port is nobody's.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        # Without this nobody else can bind it, as nobody could if it listened.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    return bound
+
+
+def open_reserved(reserved: socket.socket, backlog: int | None) -> ListeningSocket:
+    """Make one more socket on a reserved port; it listens at once if ``backlog`` is given."""
+    sock = _bind_tcp(reserved.family, reserved.getsockname(), reuse_port=True)
+    if backlog is not None:
+        _listen(sock, backlog)
+    return ListeningSocket(sock)
+
+
+def _bind_hosts(listening: Listening) -> list[socket.socket]:
+    """Bind every address of every host, all on one port."""
+    bound: list[socket.socket] = []
     try:
         port = listening.port
         for host in listening.host:
             for family, address in _resolve(host, port):
-                opened.append(_open_tcp(family, (address[0], port, *address[2:]), listening))
-                port = port or int(opened[0].address[1])  # several hosts: one port
+                bound.append(_bind_tcp(family, (address[0], port, *address[2:]), reuse_port=listening.reuse_port))
+                port = port or int(bound[0].getsockname()[1])
     except BaseException:
-        for each in opened:
-            each.close()
+        for sock in bound:
+            sock.close()
         raise
-    return opened
+    return bound
 
 
 def _resolve(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
@@ -105,23 +144,33 @@ def _resolve(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
     return usable or list(places)
 
 
-def _open_tcp(family: int, address: tuple[Any, ...], listening: Listening) -> ListeningSocket:
+def _bind_tcp(family: int, address: tuple[Any, ...], *, reuse_port: bool) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         if os.name == "posix":
             # Connections of an earlier run that linger in TIME_WAIT do not keep the port (on Windows it is a share).
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if listening.reuse_port:
+        if reuse_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # so that "0.0.0.0" and "::" go together
         sock.bind(address)
-        sock.listen(listening.backlog)
     except OSError as error:
         sock.close()
-        raise _explain(error, f"port {address[1]} of {address[0]}") from None
+        raise _explain_tcp(error, address) from None
     sock.setblocking(False)
-    return ListeningSocket(sock)
+    return sock
+
+
+def _listen(sock: socket.socket, backlog: int) -> None:
+    try:
+        sock.listen(backlog)
+    except OSError as error:  # bound to what someone else listens on already, as SO_REUSEADDR lets us
+        raise _explain_tcp(error, sock.getsockname()) from None
+
+
+def _explain_tcp(error: OSError, address: tuple[Any, ...]) -> OSError:
+    return _explain(error, f"port {address[1]} of {address[0]}")
 
 
 def _explain(error: OSError, what: str) -> OSError:
