@@ -21,8 +21,9 @@ from wsev._core.connection import Connection
 from wsev._core.writer import encode_message
 from wsev.close import CloseCode, check_close
 from wsev.errors import OptionError, WsevError
-from wsev.handler import PARAMETERS, CallbackRegistry, Decorator, Handler, S
+from wsev.handler import PARAMETERS, CallbackRegistry, Decorator, Handler, S, check_callback
 from wsev.handshake.request import Request
+from wsev.listeners import OnPublished
 from wsev.options import Listening, ListeningDict, Options, OptionsDict
 from wsev.serving import Connections, Endpoint, Routes, Serving
 from wsev.stats import Stats, figures_of, stats_of
@@ -115,6 +116,7 @@ class Server(CallbackRegistry[S], Generic[S]):
         self._stopping: asyncio.Task[None] | None = None
         self._on_end: Callable[[BaseException | None], None] | None = None  # run() waits for it
         self._state: Any = None
+        self._subscriptions: list[tuple[str, OnPublished]] = []  # of the server itself
         self._place: Place | None = None  # where it serves, if it is a worker of several
         super().__init__(handler)
 
@@ -245,9 +247,12 @@ class Server(CallbackRegistry[S], Generic[S]):
                 on_request=self._registered.get("on_request"),
                 on_error=self._registered.get("on_error"),
                 http=self._http,
+                subscriptions=self._subscriptions,
+                mesh_directory=place.directory if place is not None else None,
                 on_exit=on_end,
             )
             self._on_end = on_end
+            await self._serving.fanout.start()
             if self._lifespan is not None:
                 entered = self._lifespan(self)
                 self._state = await entered.__aenter__()
@@ -305,6 +310,7 @@ class Server(CallbackRegistry[S], Generic[S]):
                 await entered.__aexit__(type(error) if error else None, error, error.__traceback__ if error else None)
         finally:
             if self._serving is not None:
+                await self._serving.close()
                 self._last_stats = self._serving.stats()
             self._serving = self._state = self._stopping = None
             self._set_lifecycle(Lifecycle.IDLE)
@@ -363,7 +369,8 @@ class Server(CallbackRegistry[S], Generic[S]):
             text: bytes that are UTF-8 go out as text.
 
         Returns:
-            How many connections of this worker took it; 0 if the server is not started.
+            How many connections of this worker took it; 0 if the server is not started.  Those of other workers get it
+            as well, and are not counted.
 
         Raises:
             TypeError: the topic is no str, or the message neither str nor bytes-like.
@@ -375,15 +382,53 @@ class Server(CallbackRegistry[S], Generic[S]):
             encode_message(message, text)
             return 0
         serving.check_thread()
-        return serving.publish(topic, message, text)
+        return serving.fanout.publish(topic, message, text)
 
     def broadcast(self, message: Message, *, text: bool = False) -> int:
-        """Send a message to every open connection of this worker, encoding it once; arguments as for ``publish``."""
+        """Send a message to every open connection of every worker, encoding it once; otherwise as ``publish``."""
         serving = self._serving
         if serving is None:
+            encode_message(message, text)
             return 0
         serving.check_thread()
-        return serving.broadcast(message, text)
+        return serving.fanout.broadcast(message, text)
+
+    def subscribe(self, topic: str, callback: OnPublished) -> None:
+        """Call ``callback(topic, message)`` for each message that is published on a topic, in whichever worker.
+
+        It is called by the loop, sync or async, for one message at a time and in order: str for text (bytes with
+        ``decode_text=False``), bytes for binary.  What it raises is logged and given to ``on_error``.  Of what waits
+        while it is suspended, 16 MiB are kept; further messages are dropped, counted and told to ``on_error``.
+
+        A subscription made before the start is called for once ``lifespan`` was entered, one made in ``lifespan`` at
+        once.  It holds until ``unsubscribe``, over a stop too; twice is once.
+
+        Args:
+            topic: 1 to 255 bytes of UTF-8.
+            callback: a function of two parameters.
+
+        Raises:
+            OptionError: the callback cannot be called so.
+            TypeError, ValueError: the topic is no str, or its length is wrong.
+        """
+        check_topic(topic)
+        check_callback("callback", callback, ("topic", "message"))
+        if self._serving is not None:
+            self._serving.check_thread()
+            self._serving.fanout.listen(topic, callback)
+        if (topic, callback) not in self._subscriptions:
+            self._subscriptions.append((topic, callback))
+
+    def unsubscribe(self, topic: str, callback: OnPublished) -> bool:
+        """End a subscription of ``subscribe``; False if there was none.  A call that has begun goes on to its end."""
+        check_topic(topic)
+        if (topic, callback) not in self._subscriptions:
+            return False
+        if self._serving is not None:
+            self._serving.check_thread()
+            self._serving.fanout.unlisten(topic, callback)
+        self._subscriptions.remove((topic, callback))
+        return True
 
     def stats(self) -> Stats:
         """What was counted since the start; after a stop, what had been counted until then.

@@ -17,24 +17,25 @@ import ssl as tls
 import sys
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic
 
 from wsev._core.connection import Connection
 from wsev._core.dispatch import Callbacks
 from wsev._core.loop import LoopState, ServerState
-from wsev._core.writer import deliver, encode_message
-from wsev.errors import CallbackError, WsevError
+from wsev.errors import BrokerError, CallbackError, WsevError
+from wsev.fanout import Fanout, choose_broker
 from wsev.handler import OnError, OnRequest, OnUpgrade, S
 from wsev.handshake.handshakes import Handshakes
 from wsev.handshake.host import RouteLike
 from wsev.handshake.opening import OpeningHandshake
 from wsev.handshake.request import Request
 from wsev.handshake.response import Accept, Response
+from wsev.listeners import OnPublished
 from wsev.options import Options
 from wsev.stats import Stats
-from wsev.topics import Message, Topics
+from wsev.topics import Message
 from wsev.workers.sockets import ListeningSocket, open_files_limit
 
 __all__ = ["Connections", "Endpoint", "Routes", "Serving"]
@@ -101,6 +102,8 @@ class Serving(Generic[S]):
     """One run of a server.
 
     Args:
+        subscriptions: of ``Server.subscribe``.
+        mesh_directory: where the workers of one ``run`` meet; None: this one is alone.
         on_exit: is given the KeyboardInterrupt or SystemExit of a callback; None: that is raised out of the loop.
     """
 
@@ -114,6 +117,8 @@ class Serving(Generic[S]):
         on_request: OnRequest | None,
         on_error: OnError | None,
         http: Callable[[], asyncio.BaseProtocol] | None,
+        subscriptions: Iterable[tuple[str, OnPublished]],
+        mesh_directory: str | None,
         on_exit: Callable[[BaseException], None] | None,
     ) -> None:
         self.options = options
@@ -124,9 +129,9 @@ class Serving(Generic[S]):
         self._on_error = on_error
         self._on_exit = on_exit
         self._core = ServerState(LoopState.of(loop), self, options)
-        self._topics = Topics(options.max_subscriptions)
         self._handshakes = Handshakes(self)
         self.connections: Connections[S] = Connections(self._core.connections)
+        self.fanout = Fanout(self, self._core.connections, choose_broker(options, mesh_directory), subscriptions)
         self._debug_thread = threading.get_ident() if loop.get_debug() else None
 
         self._sockets = list(sockets)
@@ -134,7 +139,7 @@ class Serving(Generic[S]):
         self._is_stopping = False
         self._last_close: tuple[int, str] | None = None  # for connections that handshakes yet make, during a stop
         self._gone: asyncio.Future[None] | None = None  # while a stop waits for the last connection
-        self._tasks: set[asyncio.Task[None]] = set()  # of an async on_error
+        self._tasks: set[asyncio.Task[None]] = set()  # of an async on_error, and of listeners
 
         self._max_connections = _max_connections(options)
         self._admitted = 0  # handshakes
@@ -164,6 +169,7 @@ class Serving(Generic[S]):
             self._servers.append(await create(self._handshakes, sock=each.sock, **given))
         for server in self._servers:
             await server.start_serving()
+        self.fanout.release()
 
     def _stop_listening(self) -> None:
         for server in self._servers:
@@ -200,7 +206,13 @@ class Serving(Generic[S]):
             await self._cancel_connections(min(CANCEL_TIMEOUT, timeout or CANCEL_TIMEOUT))
         await handshakes
         self._handshakes.close()
+        self.fanout.finish()
         await self._wait_for_tasks(timeout)
+
+    async def close(self) -> None:
+        """Behind the stop and the end of the lifespan: carry no more messages."""
+        await self.fanout.stop()
+        await self._wait_for_tasks(self.options.stop_timeout)
 
     async def _wait_for_connections(self, timeout: float | None) -> bool:
         """Wait until every connection's on_disconnect has ended; False if that took longer than ``timeout``."""
@@ -225,13 +237,17 @@ class Serving(Generic[S]):
                 logger.error("stop: callbacks of %d connections do not end, though cancelled", len(self._unfinished()))
 
     async def _wait_for_tasks(self, timeout: float | None) -> None:
-        tasks = set(self._tasks)
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=timeout)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late, timeout=CANCEL_TIMEOUT)
+        """Wait for the tasks of callbacks, and for those that they begin; cancel what takes longer."""
+        end = None if timeout is None else self.loop.time() + timeout
+        while self._tasks:
+            left = None if end is None else end - self.loop.time()
+            if left is not None and left <= 0:
+                break
+            await asyncio.wait(set(self._tasks), timeout=left)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=CANCEL_TIMEOUT)
 
     # Host: what the opening handshakes ask.
 
@@ -308,7 +324,7 @@ class Serving(Generic[S]):
 
     def closed(self, connection: Connection[S]) -> None:
         """A connection's on_disconnect has ended."""
-        self._topics.forget(connection)
+        self.fanout.topics.forget(connection)
         self._forget_address(connection)
         core = self._core
         if self._gone is not None and not self._gone.done() and not core.connections and not core.leaving:
@@ -333,25 +349,35 @@ class Serving(Generic[S]):
 
     def subscribe(self, connection: Connection[S], topic: str) -> bool:
         """``Connection.subscribe``."""
-        return connection.is_open and self._topics.subscribe(connection, topic)
+        return connection.is_open and self.fanout.topics.subscribe(connection, topic)
 
     def unsubscribe(self, connection: Connection[S], topic: str) -> bool:
         """``Connection.unsubscribe``."""
-        return self._topics.unsubscribe(connection, topic)
+        return self.fanout.topics.unsubscribe(connection, topic)
 
     def topics_of(self, connection: Connection[S]) -> frozenset[str]:
         """``Connection.topics``."""
-        return self._topics.topics_of(connection)
+        return self.fanout.topics.topics_of(connection)
 
     def publish(self, topic: str, message: Message, text: bool, exclude: Connection[S] | None = None) -> int:
         """``Connection.publish`` and ``Server.publish``."""
-        return self._topics.publish(topic, message, text, exclude)
+        return self.fanout.publish(topic, message, text, exclude)
+
+    # FanoutHost.
+
+    def broker_failed(self, error: BrokerError) -> None:
+        """Log what the broker could not do, and give it to on_error."""
+        logging.getLogger("wsev.broker").warning("%s", error, exc_info=error.__cause__)
+        self._report(error)
+
+    def create_task(self, coro: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a coroutine as a task that a stop waits for."""
+        task = self.loop.create_task(coro)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     # The rest of Server's work.
-
-    def broadcast(self, message: Message, text: bool) -> int:
-        """``Server.broadcast``."""
-        return deliver(self._core.connections, encode_message(message, text))
 
     def check_thread(self) -> None:
         """In asyncio's debug mode, refuse a call from another thread, as ``loop.call_soon`` does."""
@@ -390,9 +416,7 @@ class Serving(Generic[S]):
             self.exit(wish)
         else:
             if inspect.isawaitable(result):
-                task = asyncio.ensure_future(self._await_on_error(result))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self.create_task(self._await_on_error(result))
 
     async def _await_on_error(self, awaitable: Awaitable[object]) -> None:
         try:
