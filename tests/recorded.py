@@ -92,6 +92,9 @@ class ManualLoop(_Loop):  # type: ignore[misc]  # as said
     def get_debug(self) -> bool:
         return False
 
+    def is_closed(self) -> bool:
+        return False
+
     def pass_time(self, seconds: float) -> None:
         end = self.now + seconds
         while due := [timer for timer in self.timers if timer.when <= end and not timer.is_cancelled]:

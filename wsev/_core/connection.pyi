@@ -16,15 +16,15 @@ class Connection(Dispatcher, asyncio.BufferedProtocol, Generic[S]):
     state: S
     @classmethod
     def __class_getitem__(cls, item: Any, /) -> types.GenericAlias: ...
-    def __init__(
-        self,
+    def __new__(
+        cls,
         server: ServerState,
         callbacks: Callbacks,
         transport: asyncio.BaseTransport,
         request: bytes | None,
         subprotocol: str | None,
         state: Any,
-    ) -> None: ...
+    ) -> Connection[S]: ...
     @property
     def id(self) -> int: ...
     @property

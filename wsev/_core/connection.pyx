@@ -80,7 +80,7 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
 
     __class_getitem__ = classmethod(types.GenericAlias)
 
-    def __init__(
+    def __cinit__(
         self,
         ServerState server not None,
         Callbacks callbacks not None,
@@ -249,7 +249,7 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
     def flush(self):
         """Give what is unsent to the kernel now, not at the deadline; what it does not take goes when it can."""
         self.server.check_thread()
-        if self.ready_state == OPEN:
+        if self.ready_state == OPEN and not self.is_loop_closed():
             self.flush_now()
 
     def close(self, int code=NORMAL_CLOSURE, str reason=""):
@@ -271,7 +271,7 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
             raise ValueError(f"code={code}: may not be sent; use 1000 to 1003, 1007 to 1014 or 3000 to 4999")
         if len(encoded) > MAX_CLOSE_REASON:
             raise ValueError(f"reason: {len(encoded)} bytes of UTF-8; at most {MAX_CLOSE_REASON} fit a Close frame")
-        if self.ready_state != OPEN:
+        if self.ready_state != OPEN or self.is_loop_closed():
             return
         self._stop_delivering()
         self._set_state(CLOSING)
@@ -295,7 +295,7 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
         Raises:
             ConnectionClosed: the connection is not open, or ended meanwhile.
         """
-        if self.ready_state == OPEN:
+        if self.ready_state == OPEN and not self.is_loop_closed():
             self.flush_now()
         if self.ready_state != OPEN:
             raise ConnectionClosed(self.close_code, self.close_reason)
@@ -394,6 +394,10 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
             self.server.bytes_in += size
             self._take_parser().feed_bytes(self.loop_state.read_buffer, size)
             self._process()
+        except Exception as error:
+            # No memory, or a defect of ours: the end of this connection, and of no other.
+            logger.exception("%r: what it received could not be dealt with", self)
+            self._abort(error)
         finally:
             self._end_event()
 
@@ -797,6 +801,9 @@ cdef class Connection(Dispatcher, asyncio.BufferedProtocol):
         elif self.ready_state == ENDING and self.head == NULL and not self.is_reading:
             self._finish()
         return 0
+
+    cdef int send_failed(self, object error) except -1:
+        return self._abort(error)
 
     cdef int piled_up(self) except -1:
         """More waits behind output that is blocked: an echo throttles its peer, it does not close it."""

@@ -46,7 +46,6 @@ cdef class Wheel:
     cdef int _slot_of(self, int64_t due) noexcept
     cdef void _set_aside(self, int slot) noexcept
     cdef LoopMember _pop(self, int slot)
-    cdef int64_t _look_at(self, LoopMember member, int64_t now) except -1
 
 
 cdef class FlushQueue:
@@ -63,6 +62,7 @@ cdef class FlushQueue:
 
     cdef int add(self, LoopMember member) except -1
     cdef int _tidy(self) except -1
+    cdef object _run_one(self, LoopMember member)
     cdef LoopMember _pop(self)
 
 

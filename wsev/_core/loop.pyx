@@ -118,6 +118,7 @@ cdef class Wheel:
         cdef int64_t target = now // self.granularity
         cdef int64_t rounds = target - self.position
         cdef LoopMember member
+        cdef object wish = None
         cdef int64_t due
         cdef int slot
         if rounds > SLOTS:
@@ -132,18 +133,20 @@ cdef class Wheel:
                 member.due = 0
                 self.count -= 1
                 if due <= now:
-                    due = self._look_at(member, now)
+                    try:
+                        due = member.expire(now)
+                    except Exception:
+                        # A defect of ours (or no memory): the others' times come all the same.
+                        logger.exception("a connection's timeouts failed")
+                        due = 0
+                    except BaseException as error:
+                        wish = error        # KeyboardInterrupt, SystemExit: not before the others were looked at
+                        due = 0
                 if due and not member.due:
                     self.schedule(member, due)
+        if wish is not None:
+            raise wish
         return 0
-
-    cdef int64_t _look_at(self, LoopMember member, int64_t now) except -1:
-        try:
-            return member.expire(now)
-        except Exception:
-            # A defect of ours (or no memory): the others' times come all the same.
-            logger.exception("a connection's timeouts failed")
-            return 0
 
     cpdef int set_granularity(self, int64_t granularity) except -1:
         """Change the ticks' length; members keep their times."""
@@ -204,6 +207,7 @@ cdef class FlushQueue:
         """The turn of those that are due; who is added meanwhile comes next time."""
         cdef Py_ssize_t turns = self.count
         cdef LoopMember member
+        cdef object wish = None
         cdef double now
         self.timer = None
         if self.deadline > 0:
@@ -213,7 +217,7 @@ cdef class FlushQueue:
                 member = self._pop()
                 turns -= 1
                 member.is_delayed = False
-                self._run_one(member)
+                wish = self._run_one(member) or wish
             if self.count and self.timer is None:
                 self.timer = self.loop.call_at(self.dues[self.first], self.run_method)
         else:
@@ -221,15 +225,21 @@ cdef class FlushQueue:
                 member = self._pop()
                 turns -= 1
                 member.is_scheduled = False
-                self._run_one(member)
+                wish = self._run_one(member) or wish
         self._tidy()
+        if wish is not None:
+            raise wish
 
-    def _run_one(self, LoopMember member):
+    cdef object _run_one(self, LoopMember member):
+        """One turn; returns a KeyboardInterrupt or SystemExit, which waits until the others had theirs."""
         try:
             member.run_scheduled()
         except Exception:
             # A defect of ours (or no memory): the others' turns come all the same.
             logger.exception("a connection's flush failed")
+        except BaseException as wish:
+            return wish
+        return None
 
 
 @cython.final

@@ -404,10 +404,14 @@ cdef class Parser:
         if not unfinished.fin:
             # Nobody knows how many fragments follow: twice what has come, so that none of them costs a copy of all.
             capacity = max(capacity, 2 * come)
-        if unfinished.message == NULL:
-            unfinished.message = new_bytes(NULL, capacity)
-        else:
-            _PyBytes_Resize(&unfinished.message, capacity)
+        try:
+            if unfinished.message == NULL:
+                unfinished.message = new_bytes(NULL, capacity)
+            else:
+                _PyBytes_Resize(&unfinished.message, capacity)
+        except MemoryError:
+            self._stop()        # what had come is lost, so nothing that follows can be understood
+            raise
         return 0
 
     # Events and ends

@@ -37,9 +37,10 @@ cdef class Output:
     cdef object kept_local_address      # when the end has come, or the transport would forget it
 
     # Gives the kernel (or the transport) as much as it takes, releases what was taken, returns the rest of the chain.
+    # Finalizers may run in it, and use the connection.  After an exception nothing of the chain is left.
     cdef Buffer* send(self, Buffer* chain, Pool pool) except? NULL
     cdef Buffer* _send_directly(self, Buffer* chain, Pool pool) except? NULL
-    cdef Buffer* _hand_over(self, Buffer* chain, Pool pool) except? NULL
+    cdef int _hand_over(self, Buffer* buffer, Pool pool) except -1
     cdef Buffer* _break(self, Buffer* chain, Pool pool) noexcept
     cdef Py_ssize_t queued(self) except -1      # bytes that the transport holds
     cdef int pause(self) except -1

@@ -67,6 +67,7 @@ cdef class Output:
         return _address(&local, None if local.family else _name(self.transport.get_extra_info("sockname")))
 
     cdef Buffer* send(self, Buffer* chain, Pool pool) except? NULL:
+        cdef Buffer* buffer
         if self.is_broken or self.transport is None:
             pool.release_chain(chain)
             return NULL
@@ -74,7 +75,13 @@ cdef class Output:
             if self.fd >= 0:
                 chain = self._send_directly(chain, pool)
             if chain != NULL:
-                chain = self._hand_over(chain, pool)
+                buffer = chain
+                chain = chain.next
+                try:
+                    self._hand_over(buffer, pool)
+                except BaseException:
+                    self._break(chain, pool)
+                    raise
         return chain
 
     cdef Buffer* _send_directly(self, Buffer* chain, Pool pool) except? NULL:
@@ -121,23 +128,24 @@ cdef class Output:
                     return chain        # it took a part: it is full
         return NULL
 
-    cdef Buffer* _hand_over(self, Buffer* chain, Pool pool) except? NULL:
+    cdef int _hand_over(self, Buffer* buffer, Pool pool) except -1:
         """The transport takes one buffer, to tell us when the kernel takes more."""
-        cdef Buffer* following = chain.next
-        cdef Py_ssize_t size = chain.end - chain.start
+        cdef Py_ssize_t size = buffer.end - buffer.start
         cdef Py_ssize_t offset
         cdef object data
-        self.transport.set_write_buffer_limits(1, 0) if self.fd < 0 else self.transport.set_write_buffer_limits(0)
-        if chain.owner != NULL and PyBytes_CheckExact(<object> chain.owner):
-            # Immutable, and kept by the view: no copy.
-            offset = chain.data + chain.start - <uint8_t*> PyBytes_AS_STRING(<object> chain.owner)
-            data = memoryview(<object> chain.owner)[offset:offset + size]
-        else:
-            data = PyBytes_FromStringAndSize(<char*> chain.data + chain.start, size)
-        pool.release(chain)
+        try:
+            self.transport.set_write_buffer_limits(1, 0) if self.fd < 0 else self.transport.set_write_buffer_limits(0)
+            if buffer.owner != NULL and PyBytes_CheckExact(<object> buffer.owner):
+                # Immutable, and kept by the view: no copy.
+                offset = buffer.data + buffer.start - <uint8_t*> PyBytes_AS_STRING(<object> buffer.owner)
+                data = memoryview(<object> buffer.owner)[offset:offset + size]
+            else:
+                data = PyBytes_FromStringAndSize(<char*> buffer.data + buffer.start, size)
+        finally:
+            pool.release(buffer)
         self.transport.write(data)
         self.is_blocked = self.queued() > 0
-        return following
+        return 0
 
     cdef Buffer* _break(self, Buffer* chain, Pool pool) noexcept:
         """The peer is gone.  What it sent before may still be in the socket, so reading goes on and finds the end."""

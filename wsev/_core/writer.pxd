@@ -22,24 +22,32 @@ cdef class Writer(Sink):
     cdef Buffer* head           # sent first
     cdef Buffer* tail           # filled; head where there is one buffer only
     cdef Py_ssize_t unsent      # bytes of the chain
+    cdef unsigned char is_flushing      # bool; its chain is with Output
     cdef unsigned char is_reading       # bool; its read event is running, at whose end it flushes
     cdef unsigned char is_congested     # bool; unsent bytes passed high_water, and are not yet down to a quarter of it
 
     # One frame.  owner: whose bytes payload are, if they never change (a large payload is then not copied); else None.
     cdef int queue_frame(self, int first_byte, const uint8_t* payload, Py_ssize_t size, object owner) except -1
     cdef int queue_bytes(self, const uint8_t* data, Py_ssize_t size, object owner) except -1
+    cdef int _queue_large_frame(
+        self, int first_byte, const uint8_t* payload, Py_ssize_t size, object owner
+    ) except -1
     cdef void _append(self, Buffer* buffer) noexcept
     cdef void _set_last(self, Buffer* buffer, Buffer* former) noexcept
     cdef Buffer* _room(self, Py_ssize_t size) except NULL
-    cdef int _queue_large(self, const uint8_t* data, Py_ssize_t size, object owner) except -1
+    cdef Buffer* _refer(self, const uint8_t* data, Py_ssize_t size, object owner) except NULL
     cdef bint has_room(self) except -1
     cdef Py_ssize_t buffered(self) except -1
     cdef int plan_flush(self) except -1         # by the flush rules
     cdef int flush_now(self) except -1
+    cdef bint is_loop_closed(self) except -1    # where the caller may be outside the loop, before flush_now()
+    cdef Py_ssize_t _put_back(self, Buffer* rest) noexcept
+    cdef void _forget_unsent(self) noexcept
     cdef void drop_unsent(self) noexcept
     cdef void drop_whole_frames(self) noexcept
 
     cdef int flushed(self, bint progress) except -1     # for the layers above: some of it, or all, has been sent
+    cdef int send_failed(self, object error) except -1  # for the layers above: what was unsent is lost
     cdef int piled_up(self) except -1           # for the layers above: more waits behind output that is blocked
     cdef int overflowed(self) except -1         # for the layers above: a message was refused for want of room
     cdef bint send_encoded(self, EncodedMessage message) except -1

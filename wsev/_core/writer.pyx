@@ -33,13 +33,7 @@ cdef class Writer(Sink):
         cdef Buffer* buffer = self.tail
         cdef int header_size
         if whole > self.server.write_buffer_size:
-            buffer = self._room(MAX_HEADER)
-            header_size = encode_header(buffer.data + buffer.end, first_byte, size)
-            buffer.end += header_size
-            self.unsent += header_size
-            self._queue_large(payload, size, owner)
-            self.tail.is_payload = True
-            return 0
+            return self._queue_large_frame(first_byte, payload, size, owner)
         if buffer == NULL or buffer.capacity - buffer.end < whole:
             buffer = self._room(whole)
         header_size = encode_header(buffer.data + buffer.end, first_byte, size)
@@ -49,11 +43,32 @@ cdef class Writer(Sink):
         self.unsent += header_size + size
         return 0
 
+    cdef int _queue_large_frame(
+        self, int first_byte, const uint8_t* payload, Py_ssize_t size, object owner
+    ) except -1:
+        # First what may fail for want of memory: a header must not be queued without its payload.
+        cdef Buffer* large = self._refer(payload, size, owner)
+        cdef Buffer* buffer
+        cdef int header_size
+        try:
+            buffer = self._room(MAX_HEADER)
+        except BaseException:
+            self.loop_state.pool.release(large)
+            raise
+        header_size = encode_header(buffer.data + buffer.end, first_byte, size)
+        buffer.end += header_size
+        large.is_payload = True
+        self._append(large)
+        self.unsent += header_size + size
+        return 0
+
     cdef int queue_bytes(self, const uint8_t* data, Py_ssize_t size, object owner) except -1:
         """Bytes that are encoded already."""
         cdef Buffer* buffer = self.tail
         if size > self.server.write_buffer_size:
-            return self._queue_large(data, size, owner)
+            self._append(self._refer(data, size, owner))
+            self.unsent += size
+            return 0
         if buffer == NULL or buffer.capacity - buffer.end < size:
             buffer = self._room(size)
         memcpy(buffer.data + buffer.end, data, size)
@@ -80,22 +95,20 @@ cdef class Writer(Sink):
                 self.tail = buffer
                 return buffer
             is_full = True
-        if is_full or tail != NULL:
+        if (is_full or tail != NULL) and not self.is_loop_closed():
             self.flush_now()
         buffer = self.loop_state.pool.acquire(size)
         self._append(buffer)
         return buffer
 
-    cdef int _queue_large(self, const uint8_t* data, Py_ssize_t size, object owner) except -1:
+    cdef Buffer* _refer(self, const uint8_t* data, Py_ssize_t size, object owner) except NULL:
         """Kept by reference and sent from where it lies; bytes that may change are copied once."""
         cdef bytes copy
         if owner is None:
             copy = (<const char*> data)[:size]
             owner = copy
             data = <const uint8_t*> PyBytes_AS_STRING(copy)
-        self._append(self.loop_state.pool.refer(owner, data, size))
-        self.unsent += size
-        return 0
+        return self.loop_state.pool.refer(owner, data, size)
 
     cdef bint has_room(self) except -1:
         """Whether the bytes that wait before it let a message in, whatever its own size."""
@@ -119,42 +132,73 @@ cdef class Writer(Sink):
 
     cdef int flush_now(self) except -1:
         cdef Py_ssize_t before = self.unsent
-        cdef Py_ssize_t left = 0
-        cdef Buffer* buffer
-        if self.head == NULL:
+        cdef Py_ssize_t left
+        cdef Buffer* chain = self.head
+        if chain == NULL or self.is_flushing:
             return 0
         if self.output.is_blocked:
             return self.piled_up()
-        buffer = self.head
-        self.head = self.tail = NULL        # whatever happens below, nothing is sent twice
-        self.unsent = 0
-        buffer = self.output.send(buffer, self.loop_state.pool)
-        self.head = buffer
-        while buffer != NULL:
-            left += buffer.end - buffer.start
-            self.tail = buffer
-            buffer = buffer.next
-        self.unsent = left
+        # A finalizer may send while this is under way: it begins a chain of its own, behind the rest of this one.
+        self._forget_unsent()
+        self.is_flushing = True
+        try:
+            chain = self.output.send(chain, self.loop_state.pool)
+        except Exception as error:
+            return self.send_failed(error)
+        finally:
+            self.is_flushing = False
+        if self.head != NULL:
+            self.loop_state.schedule(self)
+        left = self._put_back(chain)
         self.server.bytes_out += before - left
         if left or self.is_congested or self.output.is_blocked or self.ready_state != OPEN:
             self.flushed(left < before)
         return 0
 
-    cdef void drop_unsent(self) noexcept:
-        self.loop_state.pool.release_chain(self.head)
+    cdef bint is_loop_closed(self) except -1:
+        """A loop that was closed without a stop has closed the descriptor, whose number may be somebody else's now."""
+        return self.loop_state.loop.is_closed()
+
+    cdef Py_ssize_t _put_back(self, Buffer* rest) noexcept:
+        """What output did not take, first in the chain; returns how many bytes that is."""
+        cdef Py_ssize_t size = 0
+        cdef Buffer* last = rest
+        if rest == NULL:
+            return 0
+        while True:
+            size += last.end - last.start
+            if last.next == NULL:
+                break
+            last = last.next
+        last.next = self.head
+        if self.head == NULL:
+            self.tail = last
+        self.head = rest
+        self.unsent += size
+        return size
+
+    cdef void _forget_unsent(self) noexcept:
         self.head = self.tail = NULL
         self.unsent = 0
+
+    cdef void drop_unsent(self) noexcept:
+        cdef Buffer* chain = self.head
+        self._forget_unsent()                   # first: releasing may run a finalizer
+        self.loop_state.pool.release_chain(chain)
 
     cdef void drop_whole_frames(self) noexcept:
         """Drop what is unsent, but for the rest of a frame that has begun: nothing could be read behind half of it."""
         cdef Buffer* rest = self.head
-        if rest == NULL or not rest.is_payload:
-            self.drop_unsent()
-            return
-        self.loop_state.pool.release_chain(rest.next)
-        rest.next = NULL
-        self.tail = rest
-        self.unsent = rest.end - rest.start
+        cdef Buffer* frames = rest
+        self._forget_unsent()
+        if rest != NULL and rest.is_payload:
+            frames = rest.next
+            rest.next = NULL
+            self._put_back(rest)
+        self.loop_state.pool.release_chain(frames)
+
+    cdef int send_failed(self, object error) except -1:
+        return 0
 
     cdef int flushed(self, bint progress) except -1:
         return 0
