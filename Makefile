@@ -1,5 +1,5 @@
 # `make chat` and `make test` do all the set-up themselves: Linux, Python 3.11 or later, gcc and make are enough.
-# PYTHON chooses the interpreter (make test PYTHON=python3.13), VENV where its packages go, ARGS goes to pytest.
+# PYTHON chooses the interpreter (make test PYTHON=python3.13), VENV where its packages go, ARGS goes to what is run.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -18,7 +18,7 @@ READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make chat       the chat room, on http://127.0.0.1:8000"
+	@echo "make chat       the chat room, on http://127.0.0.1:8000; another port: ARGS='--port 9000'"
 	@echo "make test       the tests; ARGS goes to pytest, as in ARGS='-k close'"
 	@echo "make lint       format, style, types, stubs"
 	@echo "make format     what lint would complain about, where a tool can mend it"
@@ -32,7 +32,7 @@ help:
 build: $(READY)
 
 chat: build
-	$(BIN)/python examples/chat.py
+	$(BIN)/python examples/chat.py $(ARGS)
 
 test: build
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile $(ARGS)

@@ -27,7 +27,7 @@ def default_of(value: object, unit: str) -> str:
         for size, name in (1 << 20, "MiB"), (1 << 10, "KiB"):
             if value % size == 0:
                 return f"{value // size:g} {name}"
-    return f"{value:,}" if unit == "count" and value != 8000 else f"{value}"
+    return f"{value:,}" if value >= 10_000 else f"{value}"
 
 
 def table(of: type[Options] | type[Listening]) -> str:
