@@ -425,6 +425,37 @@ def test_a_peer_that_goes_in_the_middle_leaves_nothing(data: bytes) -> None:
     assert line.transport.written == b""
 
 
+@pytest.mark.parametrize(
+    ("data", "option"),
+    [
+        (b"GET /" + b"a" * 9_000, "max_request_line"),
+        (request(x_note="a" * 17_000), "max_request_size"),
+        (request(**{f"x-{n}": "a" for n in range(101)}), "max_headers"),
+        (b"GET / HTTP/1.1\r\n", "handshake_timeout"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_limit_that_was_passed_is_named_in_the_log_alone(
+    data: bytes, option: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    host = FakeHost()
+    with caplog.at_level(logging.INFO, "wsev.handshake"):
+        line = ask(data, host)
+        host.pass_time(20.0)
+    assert option in caplog.text
+    assert option.encode() not in line.transport.written
+    line.check_over()
+
+
+def test_one_kind_of_refusal_hides_no_other_of_its_status(caplog: pytest.LogCaptureFixture) -> None:
+    host = FakeHost()
+    with caplog.at_level(logging.INFO, "wsev.handshake"):
+        for _ in range(2):
+            ask(request(host=None), host)
+            ask(request(sec_websocket_key=None), host)
+    assert [record.args[1] for record in caplog.records if isinstance(record.args, tuple)] == [400, 400]
+
+
 def test_refusals_are_logged_once_a_second_each_and_name_the_remedy(caplog: pytest.LogCaptureFixture) -> None:
     host = FakeHost()
     with caplog.at_level(logging.INFO, "wsev.handshake"):
@@ -649,11 +680,13 @@ async def test_an_exception_after_the_peer_went_is_reported_all_the_same(host: F
     assert line.transport.written == b""
 
 
-async def test_a_callback_that_takes_too_long_is_cancelled_and_503_answered() -> None:
+async def test_a_callback_that_takes_too_long_is_cancelled_and_503_answered(caplog: pytest.LogCaptureFixture) -> None:
     host = FakeHost(asyncio.get_running_loop(), upgrade_timeout=0.001)
     waiting = host.on_upgrade = Waiting()
-    line = ask(request(), host)
-    await settle(host)
+    with caplog.at_level(logging.INFO, "wsev.handshake"):
+        line = ask(request(), host)
+        await settle(host)
+    assert "upgrade_timeout" in caplog.text
     assert waiting.was_cancelled or not waiting.begun.is_set()  # a busy machine may be late with its first step
     assert line.answer.status == 503
     assert host.errors == []

@@ -14,8 +14,9 @@ from weakref import WeakSet
 
 from wsev._core.loop import LoopState
 from wsev.handshake.deadlines import Deadlines
+from wsev.handshake.head import HEAD_TOO_LARGE, LINE_TOO_LONG, TOO_MANY_FIELDS
 from wsev.handshake.host import Host
-from wsev.handshake.opening import OpeningHandshake, State
+from wsev.handshake.opening import TIMED_OUT, UNDECIDED, OpeningHandshake, State
 from wsev.handshake.origin import OriginPolicy
 from wsev.handshake.response import Response
 from wsev.handshake.upgrade import FOREIGN_ORIGIN
@@ -30,6 +31,19 @@ LINGER_TIMEOUT = 1.0
 
 # How often one kind of refusal is logged at most: peers can cause them at will.
 LOG_INTERVAL = 1.0
+
+# What the log says to whoever runs the server, and not the answer to the peer.
+REMEDIES = {
+    FOREIGN_ORIGIN: (
+        "Allow them with the option origins=('https://their.example',), or let the proxy in between pass on Host as it "
+        "came."
+    ),
+    LINE_TOO_LONG: "The option max_request_line allows longer ones.",
+    HEAD_TOO_LARGE: "The option max_request_size allows larger ones.",
+    TOO_MANY_FIELDS: "The option max_headers allows more.",
+    TIMED_OUT: "The option handshake_timeout allows more time.",
+    UNDECIDED: "on_upgrade or on_request took longer than upgrade_timeout.",
+}
 
 
 class Handshakes:
@@ -49,7 +63,7 @@ class Handshakes:
         self.handed_over: WeakSet[asyncio.Transport] = WeakSet()
         self.refused: Counter[int] = Counter()
         self.tasks: set[asyncio.Task[None]] = set()
-        self._last_logged: dict[int, float] = {}
+        self._last_logged: dict[Response, float] = {}
         self._finished: asyncio.Future[None] | None = None  # while somebody waits for the last one
         options, loop = host.options, host.loop
         timeouts = {
@@ -121,17 +135,11 @@ class Handshakes:
             deadlines.close()
 
     def log_refusal(self, response: Response, handshake: OpeningHandshake) -> None:
-        """Count a refusal, and log it: each status at most once in LOG_INTERVAL."""
-        status = response.status
-        self.refused[status] += 1
+        """Count a refusal, and log it: each kind at most once in LOG_INTERVAL.  ``response`` is one of ours."""
+        self.refused[response.status] += 1
         now = self.host.loop.time()
-        if now - self._last_logged.get(status, -LOG_INTERVAL) < LOG_INTERVAL:
+        if now - self._last_logged.get(response, -LOG_INTERVAL) < LOG_INTERVAL:
             return
-        self._last_logged[status] = now
-        reason = response.body.decode("utf-8", "replace").strip("\n")
-        if response is FOREIGN_ORIGIN:
-            reason += (
-                " Allow them with the option origins=('https://their.example',), or let the proxy in between pass on "
-                "Host as it came."
-            )
-        logger.info("%s: refused with %d: %s", handshake.remote_address, status, reason)
+        self._last_logged[response] = now
+        reason = f"{response.body.decode().rstrip()} {REMEDIES.get(response, '')}".rstrip(" ")
+        logger.info("%s: refused with %d: %s", handshake.remote_address, response.status, reason)

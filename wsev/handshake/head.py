@@ -15,14 +15,15 @@ from wsev.handshake.response import Response
 from wsev.handshake.upgrade import BAD_REQUEST
 from wsev.options import Options
 
-__all__ = ["HeadReader"]
+__all__ = ["HEAD_TOO_LARGE", "LINE_TOO_LONG", "TOO_MANY_FIELDS", "HeadReader"]
 
 # An empty line.  Bare LFs are none (RFC 9112 section 2.2 lets us choose), but a head that ends in them has ended too:
 # httptools will refuse it at once, where we would wait for the rest of it.
 _END = re.compile(rb"\n\r?\n")
 
 LINE_TOO_LONG = Response(414, "The request line is too long.\n")
-HEAD_TOO_LARGE = Response(431, "The request has too many or too large header fields.\n")
+HEAD_TOO_LARGE = Response(431, "The request's header fields are too large.\n")
+TOO_MANY_FIELDS = Response(431, "The request has too many header fields.\n")
 
 
 class HeadReader:
@@ -99,5 +100,5 @@ class HeadReader:
         end = match.end()
         # The request line and the empty line are no fields.
         if data.count(b"\n", self._start, end) - 2 > self._max_headers:
-            return HEAD_TOO_LARGE
+            return TOO_MANY_FIELDS
         return bytes(data[self._start : end]), bytes(data[end:])

@@ -41,11 +41,12 @@ from wsev.handshake.upgrade import (
 if TYPE_CHECKING:
     from wsev.handshake.handshakes import Handshakes
 
-__all__ = ["OpeningHandshake", "State"]
+__all__ = ["TIMED_OUT", "UNDECIDED", "OpeningHandshake", "State"]
 
 TIMED_OUT = Response(408, "The request did not come in time.\n")
 FAILED = Response(500, "The server failed to answer.\n")
 UNAVAILABLE = Response(503, "The server cannot answer now.\n", {"Retry-After": "5"})
+UNDECIDED = Response(503, "The server did not decide in time.\n", {"Retry-After": "5"})
 
 _ACCEPT = Accept()
 
@@ -124,7 +125,7 @@ class OpeningHandshake(asyncio.BufferedProtocol):
             self._refuse(TIMED_OUT)
         elif self._state is State.DECIDING:
             if self._is_awaited:
-                self._refuse(UNAVAILABLE)
+                self._refuse(UNDECIDED)
             if self._task is not None:
                 self._task.cancel()
         elif self._state is State.ANSWERING and self._has_sent_more():
