@@ -20,6 +20,7 @@ ROOMS = [
     "__main__",
     "__init__",
     "asgi",
+    "publisher",
     "server",
     "serving",
     "stats",

@@ -30,6 +30,7 @@ NAMES = {
     "MessageTooBig",
     "OptionError",
     "ProtocolError",
+    "Publisher",
     "Request",
     "Response",
     "Route",

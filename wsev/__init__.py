@@ -18,6 +18,7 @@ from wsev.errors import (
 from wsev.handler import Handler
 from wsev.handshake.request import Request
 from wsev.handshake.response import Accept, Response
+from wsev.publisher import Publisher
 from wsev.server import Route, Server
 from wsev.stats import Stats
 from wsev.topics import broadcast
@@ -34,6 +35,7 @@ __all__ = [
     "MessageTooBig",
     "OptionError",
     "ProtocolError",
+    "Publisher",
     "Request",
     "Response",
     "Route",
