@@ -19,11 +19,12 @@ import pytest
 
 from tests.peer import BINARY, CLOSE, PING, TEXT, encode_frame
 from tests.recorded import ManualLoop, RecordedTransport
+from tests.scarce import MIB, at_most, needs_scarcity, run_apart
 from wsev._core.connection import Connection
 from wsev._core.dispatch import Callbacks
 from wsev._core.loop import LoopState, ServerState
 from wsev._core.writer import deliver, encode_message
-from wsev.errors import CallbackError, ProtocolError, SlowConsumer, TimedOut
+from wsev.errors import CallbackError, ConnectionClosed, ProtocolError, SlowConsumer, TimedOut
 from wsev.options import Options
 
 RESPONSE = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
@@ -64,9 +65,17 @@ class TurningLoop(ManualLoop):
 
 
 class Transport(RecordedTransport):
-    """Tells its protocol when it is stuck, as the interface has it; may be asked to pause twice, as asyncio's may."""
+    """Tells its protocol when it is stuck, as the interface has it; may be asked to pause twice, as asyncio's may.
+
+    `in_write` is called by each write: what may run there, a finalizer or an error.
+    """
+
+    def __init__(self, *, is_stuck: bool = False) -> None:
+        super().__init__(is_stuck=is_stuck)
+        self.in_write: Callable[[], object] = lambda: None
 
     def write(self, data: Any) -> None:
+        self.in_write()
         super().write(data)
         if self.is_stuck and isinstance(self.protocol, Connection):
             self.protocol.pause_writing()
@@ -330,6 +339,80 @@ def test_a_slow_consumer_of_large_messages_is_told_1013_behind_a_whole_frame(
     driven.lose()
     (error,) = driven.ends
     assert isinstance(error, SlowConsumer)
+
+
+# What fails below it
+
+
+def raise_it(error: BaseException) -> Any:
+    raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("the transport is closed"), ConnectionResetError()],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("when", ["flush", "drain", "at the loop's turn", "at the end of its read event"])
+def test_a_transport_that_raises_ends_its_connection_with_that_error_and_keeps_no_buffer(
+    error: Exception, when: str
+) -> None:
+    def send(conn: Connection[Any], message: object = None) -> None:
+        conn.send("a" * 100)
+        conn.send("b" * 10_000)  # another buffer: the first is with the transport when that raises
+
+    driven = Driven(callbacks={"on_message": send}, write_buffer_size=4096)
+    driven.transport.in_write = lambda: raise_it(error)
+    if when == "at the end of its read event":
+        driven.receive(text("m"))
+    else:
+        send(driven.conn)
+        assert driven.state.pool.lent == 2
+    if when == "flush":
+        driven.conn.flush()
+    elif when == "drain":
+        with pytest.raises(ConnectionClosed):
+            driven.conn.drain().send(None)
+    else:
+        driven.loop.turn()
+    assert (driven.conn.is_open, driven.transport.is_aborted) == (False, True)
+    assert (driven.state.pool.lent, driven.conn.buffered_amount) == (0, 0)
+    assert driven.conn.send("more") is False
+    driven.lose()
+    assert driven.ends == [error]
+
+
+def receive_a_message_without_memory() -> None:
+    driven = Driven(max_message_size=None, read_deadline=None)
+    other = Driven()
+    piece = bytes(256 * 1024)
+    driven.receive(struct.pack("!BBQ4x", 0x80 | BINARY, 0xFF, 32 * MIB))  # its header; the mask is zero
+    with at_most(4 * MIB):
+        for _ in range(32 * MIB // len(piece)):
+            driven.receive(piece)
+    assert (driven.conn.is_open, driven.transport.is_aborted) == (False, True)
+    driven.receive(text("late"))
+    driven.lose()
+    (error,) = driven.ends
+    assert isinstance(error, MemoryError)
+    assert driven.got == []
+    other.receive(text("m"))
+    assert other.got == ["m"]
+
+
+@pytest.mark.slow
+@needs_scarcity
+def test_a_message_for_which_there_is_no_memory_ends_its_connection_and_raises_nothing() -> None:
+    run_apart(receive_a_message_without_memory)
+
+
+@pytest.mark.parametrize("missing", ["all", "server", "callbacks", "transport"])
+def test_a_connection_is_made_of_all_its_parts_or_not_at_all(missing: str) -> None:
+    driven = Driven()
+    parts: dict[str, Any] = {"server": driven.server, "callbacks": Callbacks(), "transport": driven.transport}
+    arguments: list[Any] = [None if name == missing else part for name, part in parts.items()]
+    with pytest.raises(TypeError):
+        Connection.__new__(Connection, *([] if missing == "all" else [*arguments, None, None, None]))
 
 
 # The clocks

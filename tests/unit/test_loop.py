@@ -1,4 +1,7 @@
-"""Wheel: members that only say when they were looked at, and a clock that is an argument."""
+"""Wheel: members that only say when they were looked at, and a clock that is an argument.
+
+FlushQueue, whose members the core alone can call: connections whose transports are recorded.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.peer import TEXT
+from tests.unit.test_writer import DEADLINE, Room, frame
 from wsev._core.loop import LoopMember, Wheel
 
 TICK = 250
@@ -124,3 +129,51 @@ def test_a_member_that_fails_is_logged_and_the_others_are_looked_at(caplog: pyte
         wheel.advance(2000)
     assert [len(member.looks) for member in members] == [1, 1, 1]
     assert wheel.count == 0
+
+
+@pytest.mark.parametrize("wish", [KeyboardInterrupt, SystemExit])
+def test_an_exit_out_of_the_wheel_waits_until_the_others_were_looked_at(wish: type[BaseException]) -> None:
+    def leave(now: int) -> int:
+        raise wish
+
+    wheel = Wheel()
+    members = [Member(), Member(leave), Member(), Member(leave), Member(lambda now: 3000 if now < 3000 else 0)]
+    for member in members:
+        wheel.schedule(member, 1000)
+    with pytest.raises(wish):
+        wheel.advance(1500)
+    assert [len(member.looks) for member in members] == [1, 1, 1, 1, 1]
+    assert wheel.count == 1
+    for member in members[:4]:
+        wheel.schedule(member, 3000)  # it forgot nobody
+    with pytest.raises(wish):
+        wheel.advance(3500)
+    assert [len(member.looks) for member in members] == [2, 2, 2, 2, 2]
+
+
+# FlushQueue
+
+
+@pytest.mark.parametrize("wish", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("deadline", [0.0, DEADLINE], ids=["without a deadline", "with a deadline"])
+def test_an_exit_out_of_a_flush_waits_until_the_others_have_been_flushed(
+    wish: type[BaseException], deadline: float
+) -> None:
+    def leave() -> None:
+        raise wish
+
+    room = Room(write_buffer_deadline=deadline)
+    lines = [room.open() for _ in range(5)]
+    for line in (lines[1], lines[3]):
+        line.transport.in_write = leave
+    for line in lines:
+        line.conn.send("m")
+    with pytest.raises(wish):
+        room.loop.turn()
+        room.loop.pass_time(deadline)
+    assert [line.calls() for line in lines] == [[frame(TEXT, b"m")], [b""]] * 2 + [[frame(TEXT, b"m")]]
+    assert room.state.pool.lent == 0
+    lines[0].conn.send("next")
+    room.loop.turn()
+    room.loop.pass_time(deadline)
+    assert lines[0].calls() == [frame(TEXT, b"next")]

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import pytest
 
 from tests.model import Said, core_events, drain, encode
+from tests.scarce import MIB, at_most, needs_scarcity, run_apart
 from wsev._core.messages import Event, Limits, Parser
 from wsev._core.rules import Violation
 
@@ -469,3 +470,34 @@ def test_limits_have_defaults() -> None:
     limits = Limits()
     assert (limits.max_message_size, limits.max_fragments) == (1_048_576, 16_384)
     assert (limits.is_client, limits.decode_text, limits.rsv1_allowed) == (False, True, False)
+
+
+# ------------------------------------------------------------------------------------------------------ want of memory
+
+
+def lose_a_message_for_want_of_memory() -> None:
+    parser = Parser(Limits(max_message_size=0))
+    piece = b"p" * MIB
+    parser.feed(header(2, 32 * MIB))
+    assert parser.next() == Event.NEED_DATA
+    come = 0
+    with pytest.raises(MemoryError), at_most(4 * MIB):
+        while come < 32 * MIB:
+            parser.feed(piece)
+            assert parser.next() == Event.NEED_DATA
+            come += MIB
+    assert come > 0
+    assert (parser.inside, parser.capacity, parser.payload) == (None, 0, None)
+    parser.take_rest()
+    for _ in range(come // MIB, 32):
+        parser.feed(piece)
+        assert parser.next() == Event.NEED_DATA
+    parser.feed(frame(1, b"late"))
+    assert parser.next() == Event.NEED_DATA
+    assert (parser.inside, parser.capacity, parser.payload) == (None, 0, None)
+
+
+@pytest.mark.slow
+@needs_scarcity
+def test_after_a_message_for_which_there_was_no_memory_nothing_is_looked_at_or_kept() -> None:
+    run_apart(lose_a_message_for_want_of_memory)
