@@ -402,6 +402,8 @@ class Serving(Generic[S]):
             dropped=core.dropped,
             closes=dict(core.closes),
             limits=dict(self._limits + Counter(core.limits_passed)),
+            broker_in=self.fanout.messages_in,
+            broker_dropped=self.fanout.reports.messages,
         )
 
     def _report(self, error: WsevError | OSError) -> None:

@@ -43,6 +43,11 @@ class Stats:
     """Connections that ended, by ``Connection.close_code``."""
     limits: Mapping[str, int]
     """How often each limit was passed, by the option's name."""
+    broker_in: int
+    """Messages that were published in other workers, or by a ``Publisher``, and came here."""
+    broker_dropped: int
+    """Messages that could not be carried to another worker, each counted once for each, or that found no room before
+    a callback of ``Server.subscribe``."""
     workers: int = 1
     """Worker processes that are counted here."""
     restarts: int = 0
