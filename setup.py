@@ -18,6 +18,9 @@ MODULES = {
     "output": [],
     "writer": [],
     "dispatch": [],
+    "closer": [],
+    "receiver": [],
+    "timeouts": [],
     "connection": [],
 }
 

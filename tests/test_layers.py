@@ -36,7 +36,21 @@ ROOMS = [
     "close",
     "errors",
 ]
-CORE = ["connection", "dispatch", "writer", "output", "loop", "messages", "rules", "frames", "buffers", "system"]
+CORE = [
+    "connection",
+    "timeouts",
+    "receiver",
+    "closer",
+    "dispatch",
+    "writer",
+    "output",
+    "loop",
+    "messages",
+    "rules",
+    "frames",
+    "buffers",
+    "system",
+]
 BELOW_CORE = ["close", "errors"]  # all that the core may know of wsev
 
 CYTHON_IMPORT = re.compile(

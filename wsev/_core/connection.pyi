@@ -3,16 +3,14 @@ import types
 from collections.abc import Callable
 from typing import Any, Generic, final
 
-from wsev._core.dispatch import Callbacks, Dispatcher
+from wsev._core.dispatch import Callbacks
 from wsev._core.loop import ServerState
+from wsev._core.timeouts import Timed
 from wsev.handler import S
 from wsev.handshake.request import Request
 
 @final
-class Rare: ...
-
-@final
-class Connection(Dispatcher, asyncio.BufferedProtocol, Generic[S]):
+class Connection(Timed, asyncio.BufferedProtocol, Generic[S]):
     state: S
     @classmethod
     def __class_getitem__(cls, item: Any, /) -> types.GenericAlias: ...
@@ -63,7 +61,7 @@ class Connection(Dispatcher, asyncio.BufferedProtocol, Generic[S]):
     def open(self, response: bytes, rest: bytes) -> None: ...
     def _cancel(self) -> None: ...
     @property
-    def get_buffer(self) -> Callable[[int], memoryview]: ...  # type: ignore[override]  # it is called all the same
+    def get_buffer(self) -> Callable[[int], memoryview]: ...
     def buffer_updated(self, size: int) -> None: ...
     def eof_received(self) -> bool: ...
     def connection_lost(self, error: Exception | None) -> None: ...

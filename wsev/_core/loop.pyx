@@ -351,7 +351,7 @@ cdef class LoopState:
                 self._arm()
 
     def get_buffer(self, sizehint):
-        """asyncio.BufferedProtocol's: the read buffer, enlarged if a server asked for more (between read events only)."""
+        """asyncio.BufferedProtocol's: the read buffer, enlarged between read events if a server asked for more."""
         if self.read_size < self.read_wanted:
             deallocate(self.read_buffer)
             self.read_buffer = NULL

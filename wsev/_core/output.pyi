@@ -1,5 +1,5 @@
 import asyncio
-from typing import Any, final
+from typing import final
 
 from typing_extensions import disjoint_base
 
@@ -17,4 +17,3 @@ class Output:
     def remote_address(self) -> tuple[str, int] | str: ...
     @property
     def local_address(self) -> tuple[str, int] | str: ...
-    def get_extra_info(self, name: str, default: Any = None) -> Any: ...
