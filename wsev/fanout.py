@@ -14,15 +14,15 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any, Protocol
 
 from wsev._core.connection import Connection
-from wsev._core.writer import EncodedMessage, encode_message
 from wsev._core.writer import deliver as deliver_encoded
+from wsev._core.writer import encode_message
 from wsev.brokers.base import Broker
 from wsev.brokers.mesh import Mesh
 from wsev.brokers.reports import Reports
 from wsev.errors import BrokerError
 from wsev.listeners import Listener, ListenerHost, OnPublished
 from wsev.options import Options, check_mesh_directory
-from wsev.topics import Message, Topics, check_topic
+from wsev.topics import Message, Topics, check_topic, payload_of
 
 __all__ = ["Fanout", "FanoutHost", "choose_broker"]
 
@@ -81,7 +81,7 @@ class Fanout:
         self._host = host
         self._connections = connections
         self._broker = broker
-        self._is_carrying = False  # the broker is started
+        self._carry: Callable[[str, bytes, bool], None] | None = None  # the broker's publish, while it is started
         self._holders: dict[str, int] = {}  # topic -> 1 or 2: connections, listeners; kept for the broker alone
         self._listeners: dict[str, list[Listener]] = {}
         if broker is None:
@@ -90,7 +90,6 @@ class Fanout:
             self.topics = Topics(host.options.max_subscriptions, self._appeared, self._vanished)
             self._appeared(EVERYBODY)
         self._subscribers_of = self.topics.subscribers_of
-        self._has_more = broker is not None  # whom a message goes to than connections
         self.dropped = self.reports.dropped
         self.failed = self.reports.failed
         for topic, callback in subscriptions:
@@ -102,7 +101,7 @@ class Fanout:
         """Begin to carry messages."""
         if self._broker is not None:
             await self._broker.start(self)
-            self._is_carrying = True
+            self._carry = self._broker.publish
 
     def release(self) -> None:
         """Call the callbacks of listeners that had to wait until now."""
@@ -116,8 +115,8 @@ class Fanout:
 
     async def stop(self) -> None:
         """Carry no more; what was published has left."""
-        if self._is_carrying and self._broker is not None:
-            self._is_carrying = False
+        if self._carry is not None and self._broker is not None:
+            self._carry = None
             try:
                 await asyncio.wait_for(self._broker.stop(), STOP_TIMEOUT)
             except Exception as error:
@@ -132,7 +131,6 @@ class Fanout:
         if any(listener.callback == callback for listener in listeners):
             return
         listeners.append(Listener(topic, callback, host=self._host, dropped=self.dropped, is_held=is_held))
-        self._has_more = True
         if len(listeners) == 1 and self._broker is not None:
             self._appeared(topic)
 
@@ -148,7 +146,6 @@ class Fanout:
             return
         if not listeners:
             del self._listeners[topic]
-            self._has_more = self._broker is not None or bool(self._listeners)
             if self._broker is not None:
                 self._vanished(topic)
 
@@ -178,34 +175,31 @@ class Fanout:
     def publish(self, topic: str, message: Message, text: bool, exclude: Connection[Any] | None = None) -> int:
         """Send a message to the subscribers of a topic, but not to ``exclude``; how many connections here took it."""
         check_topic(topic)
-        if isinstance(message, str):
-            message, text = message.encode(), True
-        encoded = encode_message(message, text)  # without subscribers too: a wrong type is an error whoever listens
-        connections = self._subscribers_of(topic)
-        taken = deliver_encoded(connections, encoded, exclude) if connections else 0
-        if self._has_more:
-            self._pass_on(topic, bytes(message), text)
-        return taken
+        return self._publish(topic, self._subscribers_of(topic), message, text, exclude)
 
     def broadcast(self, message: Message, text: bool) -> int:
         """Send a message to every connection; how many here took it."""
-        if isinstance(message, str):
-            message, text = message.encode(), True
-        encoded: EncodedMessage = encode_message(message, text)
-        taken = deliver_encoded(self._connections, encoded)
-        if self._has_more:
-            self._pass_on(EVERYBODY, bytes(message), text)
-        return taken
+        return self._publish(EVERYBODY, self._connections, message, text, None)
 
-    def _pass_on(self, topic: str, payload: bytes, is_text: bool) -> None:
-        """To whom is no connection of this worker."""
-        for listener in self._listeners.get(topic, ()):
-            listener.put(payload, is_text)
-        if self._is_carrying and self._broker is not None:
+    def _publish(
+        self,
+        topic: str,
+        connections: Collection[Connection[Any]] | None,
+        message: Message,
+        text: bool,
+        exclude: Connection[Any] | None,
+    ) -> int:
+        payload, text = (message, text) if type(message) is bytes else payload_of(message, text)
+        taken = deliver_encoded(connections, encode_message(payload, text), exclude) if connections else 0
+        if self._listeners:
+            for listener in self._listeners.get(topic, ()):
+                listener.put(payload, text)
+        if self._carry is not None:
             try:
-                self._broker.publish(topic, payload, is_text)
+                self._carry(topic, payload, text)
             except Exception as error:
                 self.failed(_raised(self._broker, "publish", error))
+        return taken
 
     # BrokerHost, with ``loop``, ``options``, ``dropped`` and ``failed``.
 
@@ -215,8 +209,9 @@ class Fanout:
         connections = self._subscribers_of(topic) if topic else self._connections
         if connections:
             deliver_encoded(connections, encode_message(payload, is_text))
-        for listener in self._listeners.get(topic, ()):
-            listener.put(payload, is_text)
+        if self._listeners:
+            for listener in self._listeners.get(topic, ()):
+                listener.put(payload, is_text)
 
 
 def _raised(broker: Broker | None, member: str, error: Exception) -> BrokerError:

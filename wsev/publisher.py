@@ -13,12 +13,11 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from wsev._core.writer import encode_message
 from wsev.brokers.mesh import Mesh
 from wsev.brokers.reports import Reports
 from wsev.errors import BrokerError, OptionError
 from wsev.options import MIB, Options, check_mesh_directory
-from wsev.topics import Message, check_topic
+from wsev.topics import Message, check_topic, payload_of
 from wsev.workers.worker import new_event_loop
 
 __all__ = ["Publisher"]
@@ -120,16 +119,13 @@ class Publisher:
             BrokerError: in a program without a loop, messages were dropped.
         """
         check_topic(topic)
-        if isinstance(message, str):
-            message, text = message.encode(), True
-        encode_message(message, text)  # raises for what is no message
-        payload = bytes(message)
+        payload, is_text = payload_of(message, text)
         if self._member is None:
             raise RuntimeError("the publisher is not open: publish inside `with` or `async with`")
         if self._thread is None:
-            self._member.publish(topic, payload, text)
+            self._member.publish(topic, payload, is_text)
             return
-        self._thread.call(self._member.publish, topic, payload, text)
+        self._thread.call(self._member.publish, topic, payload, is_text)
         self._ahead += len(payload) + OVERHEAD
         if self._ahead > MAX_AHEAD:
             self._ahead = 0

@@ -18,7 +18,6 @@ from enum import Enum
 from typing import Any, Generic, Literal, Self, Unpack
 
 from wsev._core.connection import Connection
-from wsev._core.writer import encode_message
 from wsev.close import CloseCode, check_close
 from wsev.errors import OptionError, WsevError
 from wsev.handler import PARAMETERS, CallbackRegistry, Decorator, Handler, S, check_callback
@@ -27,7 +26,7 @@ from wsev.listeners import OnPublished
 from wsev.options import Listening, ListeningDict, Options, OptionsDict
 from wsev.serving import Connections, Endpoint, Routes, Serving
 from wsev.stats import Stats, figures_of, stats_of
-from wsev.topics import Message, check_topic
+from wsev.topics import Message, check_topic, payload_of
 from wsev.workers import worker
 from wsev.workers.cpus import usable_cpus
 from wsev.workers.places import Place
@@ -379,7 +378,7 @@ class Server(CallbackRegistry[S], Generic[S]):
         serving = self._serving
         if serving is None:
             check_topic(topic)
-            encode_message(message, text)
+            payload_of(message, text)
             return 0
         serving.check_thread()
         return serving.fanout.publish(topic, message, text)
@@ -388,7 +387,7 @@ class Server(CallbackRegistry[S], Generic[S]):
         """Send a message to every open connection of every worker, encoding it once; otherwise as ``publish``."""
         serving = self._serving
         if serving is None:
-            encode_message(message, text)
+            payload_of(message, text)
             return 0
         serving.check_thread()
         return serving.fanout.broadcast(message, text)

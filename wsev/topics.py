@@ -16,7 +16,7 @@ from wsev._core.writer import deliver, encode_message
 if TYPE_CHECKING:
     from wsev._core.connection import Connection
 
-__all__ = ["Message", "Topics", "broadcast", "check_topic"]
+__all__ = ["Message", "Topics", "broadcast", "check_topic", "payload_of"]
 
 Message = str | bytes | bytearray | memoryview
 
@@ -120,9 +120,25 @@ def check_topic(topic: str) -> None:
     """Raise TypeError or ValueError for what is no topic."""
     if not isinstance(topic, str):
         raise TypeError(f"topic={topic!r}: must be a str, not {type(topic).__name__}")
+    if topic.isascii() and 1 <= len(topic) <= MAX_TOPIC_SIZE:
+        return  # the usual ones, on the path of each message
     try:
         size = len(topic.encode())
     except UnicodeEncodeError:
         raise ValueError(f"topic={topic!r}: has a lone surrogate, which UTF-8 cannot encode") from None
     if not 1 <= size <= MAX_TOPIC_SIZE:
         raise ValueError(f"topic={topic[:40]!r}: must be 1 to {MAX_TOPIC_SIZE} bytes of UTF-8, not {size}")
+
+
+def payload_of(message: Message, text: bool) -> tuple[bytes, bool]:
+    """The payload of a message, and whether it is text.
+
+    Raises:
+        TypeError: it is neither str nor bytes-like.
+        UnicodeEncodeError: it is a str with a lone surrogate.
+    """
+    if isinstance(message, str):
+        return message.encode(), True
+    if isinstance(message, bytes | bytearray | memoryview):
+        return bytes(message), text
+    raise TypeError(f"message must be str, bytes, bytearray or memoryview, not {type(message).__name__}")

@@ -98,6 +98,7 @@ class Mesh:
     async def start(self, host: BrokerHost) -> None:
         """Join."""
         self._host = host
+        self._deliver = host.deliver
         self._links = Links(host.loop, max_message_size=host.options.max_message_size, high_water=self._high_water)
         self._max_payload = self._links.max_payload
         sock = self._directory.open()
@@ -238,13 +239,14 @@ class Mesh:
         try:
             kind, end = frame[0], 2 + frame[1]
         except IndexError:
-            return self._refuse(link, frame)
+            self._refuse(link, frame)
+            return
         if kind > BINARY or link.state is None:
-            return self._heard(link, kind, frame)
+            self._heard(link, kind, frame)
+            return
         topic = self._names.get(frame[2:end])
         if topic is not None:  # else we have just unsubscribed
-            self._host.deliver(topic, frame[end:], kind == TEXT)
-        return None
+            self._deliver(topic, frame[end:], kind == TEXT)
 
     def _heard(self, link: Link, kind: int, frame: bytes) -> None:
         """What is no message: what the peer wants, mostly."""
