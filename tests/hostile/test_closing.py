@@ -1,4 +1,4 @@
-"""The closing handshake with peers that do not play along (ATTACKS section 6, groups 12, 23 and 26)."""
+"""The closing handshake with peers that do not play along."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Peers that vanish, one by one and all at once (ATTACKS section 6, groups 16 and 18)."""
+"""Peers that vanish, one by one and all at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Floods, and readers that do not read: bounded, while others are served (ATTACKS section 6, groups 10 and 14)."""
+"""Floods, and readers that do not read: bounded, while others are served."""
 
 from __future__ import annotations
 

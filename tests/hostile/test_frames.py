@@ -1,4 +1,4 @@
-"""Frames that break RFC 6455, on real sockets (ATTACKS section 6, groups 9 to 11 and 13).
+"""Frames that break RFC 6455, on real sockets.
 
 The rules one by one are tested without sockets in tests/unit/test_messages.py; here it is about what the peer gets:
 the Close frame, the end of TCP, nothing delivered, and what is received in pieces.

@@ -1,4 +1,4 @@
-"""Memory after connections that ended in every way (ATTACKS section 6, group 19)."""
+"""Memory after connections that ended in every way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests from hostile peers, on real sockets (ATTACKS section 6, groups 1 to 8, 20, 24 and 26).
+"""Requests from hostile peers, on real sockets.
 
 Each attack gets its answer, and then a fresh client is served.  What the rules are is tested without sockets in
 tests/unit/test_opening.py and test_upgrade.py; here it is about bytes, packets, time and the end of TCP.

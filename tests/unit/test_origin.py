@@ -1,4 +1,4 @@
-"""Which sites' pages may connect (ATTACKS section 3, Origin)."""
+"""Which sites' pages may connect."""
 
 from __future__ import annotations
 
