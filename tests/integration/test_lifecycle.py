@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import socket
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import uvloop
 
 import wsev
+from tests.apart import run_apart
 from tests.conftest import Connect, Raw, Serve
-from tests.peer import CLOSE, TEXT
+from tests.peer import CLOSE, TEXT, upgrade_request
 
 Server = wsev.Server[Any]
 
@@ -308,6 +312,71 @@ async def test_a_stop_that_is_cancelled_goes_on(serve: Serve, raw: Raw) -> None:
     await peer.send_close(1001)
     await server.stop()
     assert repr(server) == "<Server IDLE, 0 connections>"
+
+
+# A loop that is closed without a stop.
+
+
+def finish_drain(conn: wsev.Connection[Any]) -> None:
+    with contextlib.suppress(StopIteration):
+        conn.drain().send(None)
+
+
+AFTER_THE_LOOP: dict[str, Callable[[wsev.Connection[Any]], object]] = {
+    "flush": lambda conn: conn.flush(),
+    "close": lambda conn: conn.close(),
+    "many sends": lambda conn: [conn.send("x" * 1000) for _ in range(50)],
+    "a large send": lambda conn: [conn.send("x" * 50_000), conn.send("x" * 50_000)],
+    "a ping": lambda conn: conn.ping(b"x"),
+    "publish": lambda conn: wsev.broadcast([conn] * 50, "x" * 1000),
+    "drain": finish_drain,
+}
+LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
+
+
+def use_connections_after_their_loop_was_closed(loop_name: str) -> None:
+    found = {name: sent_after_the_loop(loop_name, use) for name, use in AFTER_THE_LOOP.items()}
+    assert found == dict.fromkeys(AFTER_THE_LOOP, b""), found
+
+
+def sent_after_the_loop(loop_name: str, use: Callable[[wsev.Connection[Any]], object]) -> bytes:
+    """What comes to the client, and at sockets that were opened later, one of them with the connection's number."""
+
+    async def start() -> None:
+        await server.start(0)
+        await loop.sock_connect(client, ("127.0.0.1", server.port))
+        await loop.sock_sendall(client, upgrade_request())
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += await loop.sock_recv(client, 1024)
+
+    server: Server = wsev.Server()
+    loop = LOOPS[loop_name]()
+    client = socket.socket()
+    client.setblocking(False)
+    loop.run_until_complete(start())
+    (conn,) = server.connections
+    number = conn.get_extra_info("socket").fileno()
+    conn.send("a secret")  # in the queue of a loop that will not turn
+    loop.close()
+    others = [each for _ in range(32) for each in socket.socketpair()]
+    if loop_name == "uvloop":  # which closes what is open
+        assert number in [other.fileno() for other in others]
+    use(conn)
+    got = b""
+    for other in [client, *others]:
+        other.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            got += other.recv(1 << 16)
+    return got
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop_name", LOOPS)
+def test_after_its_loop_was_closed_a_connection_sends_nothing(
+    loop_name: str,
+) -> None:
+    run_apart(use_connections_after_their_loop_was_closed, loop_name)
 
 
 # Threads.

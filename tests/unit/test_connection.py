@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
+from tests.apart import MIB, at_most, needs_scarcity, run_apart
 from tests.peer import BINARY, CLOSE, PING, TEXT, encode_frame
 from tests.recorded import ManualLoop, RecordedTransport
-from tests.scarce import MIB, at_most, needs_scarcity, run_apart
 from wsev._core.connection import Connection
 from wsev._core.dispatch import Callbacks
 from wsev._core.loop import LoopState, ServerState

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import pytest
 
+from tests.apart import MIB, at_most, needs_scarcity, run_apart
 from tests.model import Said, core_events, drain, encode
-from tests.scarce import MIB, at_most, needs_scarcity, run_apart
 from wsev._core.messages import Event, Limits, Parser
 from wsev._core.rules import Violation
 

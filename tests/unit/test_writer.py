@@ -20,8 +20,8 @@ from typing import Any, Protocol
 
 import pytest
 
+from tests.apart import MIB, at_most, needs_scarcity, run_apart
 from tests.peer import BINARY, CLOSE, PING, PONG, TEXT, encode_frame
-from tests.scarce import MIB, at_most, needs_scarcity, run_apart
 from tests.unit.test_connection import RESPONSE, Transport, TurningLoop
 from wsev._core.connection import Connection
 from wsev._core.dispatch import Callbacks

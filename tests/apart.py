@@ -1,6 +1,6 @@
-"""Want of memory: a function that runs in a process of its own, and for a while is given no more address space.
+"""A function of a test module in a process of its own: for what would harm the suite's, such as want of memory.
 
-It owns the limit and the process; the suite's own process is never limited, since there whoever comes first would fail.
+It owns that process and its limit of memory.  The suite's own is never limited: whoever comes first there would fail.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ needs_scarcity = pytest.mark.skipif(
 )
 
 
-def run_apart(claim: Callable[[], None]) -> None:
+def run_apart(claim: Callable[..., None], *arguments: str) -> None:
     """Call ``claim``, a function of a test module, in another process; what it asserts is asserted here."""
+    call = f"from {claim.__module__} import {claim.__name__} as claim; claim(*{arguments!r})"
     done = subprocess.run(
-        [sys.executable, "-c", f"from {claim.__module__} import {claim.__name__} as claim; claim()"],
+        [sys.executable, "-c", call],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONSAFEPATH": "1"},
         capture_output=True,
         text=True,
@@ -37,7 +38,7 @@ def run_apart(claim: Callable[[], None]) -> None:
 
 @contextlib.contextmanager
 def at_most(more: int) -> Iterator[None]:
-    """Within it the process gets ``more`` bytes of address space, and then MemoryError."""
+    """Within it this process gets ``more`` bytes of address space, and then MemoryError."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (used + more, hard))
