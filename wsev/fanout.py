@@ -22,9 +22,9 @@ from wsev.brokers.reports import Reports
 from wsev.errors import BrokerError
 from wsev.listeners import Listener, ListenerHost, OnPublished
 from wsev.options import Options, check_mesh_directory
-from wsev.topics import Message, Topics, check_topic, payload_of
+from wsev.topics import Message, Topics, payload_of
 
-__all__ = ["Fanout", "FanoutHost", "choose_broker"]
+__all__ = ["EVERYBODY", "Fanout", "FanoutHost", "choose_broker"]
 
 logger = logging.getLogger("wsev.broker")
 
@@ -173,30 +173,22 @@ class Fanout:
     # Publishing.
 
     def publish(self, topic: str, message: Message, text: bool, exclude: Connection[Any] | None = None) -> int:
-        """Send a message to the subscribers of a topic, but not to ``exclude``; how many connections here took it."""
-        check_topic(topic)
-        return self._publish(topic, self._subscribers_of(topic), message, text, exclude)
+        """Send a message to a topic's subscribers, to every connection if it is EVERYBODY, but not to ``exclude``.
 
-    def broadcast(self, message: Message, text: bool) -> int:
-        """Send a message to every connection; how many here took it."""
-        return self._publish(EVERYBODY, self._connections, message, text, None)
-
-    def _publish(
-        self,
-        topic: str,
-        connections: Collection[Connection[Any]] | None,
-        message: Message,
-        text: bool,
-        exclude: Connection[Any] | None,
-    ) -> int:
-        payload, text = (message, text) if type(message) is bytes else payload_of(message, text)
-        taken = deliver_encoded(connections, encode_message(payload, text), exclude) if connections else 0
+        The topic has been checked.  Returns how many connections of this worker took it.
+        """
+        connections = self._subscribers_of(topic) if topic else self._connections
+        if type(message) is not bytes:
+            message, text = payload_of(message, text)
+        taken = 0
+        if connections:
+            taken = deliver_encoded(connections, encode_message(message, text), exclude)
         if self._listeners:
             for listener in self._listeners.get(topic, ()):
-                listener.put(payload, text)
+                listener.put(message, text)
         if self._carry is not None:
             try:
-                self._carry(topic, payload, text)
+                self._carry(topic, message, text)
             except Exception as error:
                 self.failed(_raised(self._broker, "publish", error))
         return taken

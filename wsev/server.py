@@ -20,6 +20,7 @@ from typing import Any, Generic, Literal, Self, Unpack
 from wsev._core.connection import Connection
 from wsev.close import CloseCode, check_close
 from wsev.errors import OptionError, WsevError
+from wsev.fanout import EVERYBODY
 from wsev.handler import PARAMETERS, CallbackRegistry, Decorator, Handler, S, check_callback
 from wsev.handshake.request import Request
 from wsev.listeners import OnPublished
@@ -375,22 +376,21 @@ class Server(CallbackRegistry[S], Generic[S]):
             TypeError: the topic is no str, or the message neither str nor bytes-like.
             ValueError: the topic is too long or empty, or the message is a str with a lone surrogate.
         """
-        serving = self._serving
-        if serving is None:
-            check_topic(topic)
-            payload_of(message, text)
-            return 0
-        serving.check_thread()
-        return serving.fanout.publish(topic, message, text)
+        check_topic(topic)
+        return self._publish(topic, message, text)
 
     def broadcast(self, message: Message, *, text: bool = False) -> int:
         """Send a message to every open connection of every worker, encoding it once; otherwise as ``publish``."""
+        return self._publish(EVERYBODY, message, text)
+
+    def _publish(self, topic: str, message: Message, text: bool) -> int:
         serving = self._serving
         if serving is None:
-            payload_of(message, text)
+            payload_of(message, text)  # what is no message is an error whoever listens
             return 0
-        serving.check_thread()
-        return serving.fanout.broadcast(message, text)
+        if serving.debug_thread is not None:
+            serving.check_thread()
+        return serving.fanout.publish(topic, message, text)
 
     def subscribe(self, topic: str, callback: OnPublished) -> None:
         """Call ``callback(topic, message)`` for each message that is published on a topic, in whichever worker.

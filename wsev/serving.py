@@ -35,7 +35,7 @@ from wsev.handshake.response import Accept, Response
 from wsev.listeners import OnPublished
 from wsev.options import Options
 from wsev.stats import Stats
-from wsev.topics import Message
+from wsev.topics import Message, check_topic
 from wsev.workers.sockets import ListeningSocket, open_files_limit
 
 __all__ = ["Connections", "Endpoint", "Routes", "Serving"]
@@ -132,7 +132,7 @@ class Serving(Generic[S]):
         self._handshakes = Handshakes(self)
         self.connections: Connections[S] = Connections(self._core.connections)
         self.fanout = Fanout(self, self._core.connections, choose_broker(options, mesh_directory), subscriptions)
-        self._debug_thread = threading.get_ident() if loop.get_debug() else None
+        self.debug_thread = threading.get_ident() if loop.get_debug() else None
 
         self._sockets = list(sockets)
         self._servers: list[asyncio.AbstractServer] = []
@@ -360,7 +360,8 @@ class Serving(Generic[S]):
         return self.fanout.topics.topics_of(connection)
 
     def publish(self, topic: str, message: Message, text: bool, exclude: Connection[S] | None = None) -> int:
-        """``Connection.publish`` and ``Server.publish``."""
+        """``Connection.publish``."""
+        check_topic(topic)
         return self.fanout.publish(topic, message, text, exclude)
 
     # FanoutHost.
@@ -381,7 +382,7 @@ class Serving(Generic[S]):
 
     def check_thread(self) -> None:
         """In asyncio's debug mode, refuse a call from another thread, as ``loop.call_soon`` does."""
-        if self._debug_thread is not None and self._debug_thread != threading.get_ident():
+        if self.debug_thread is not None and self.debug_thread != threading.get_ident():
             raise RuntimeError(
                 "called from another thread than the loop's: use server.loop.call_soon_threadsafe(server.publish, ...)"
             )
