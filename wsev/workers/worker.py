@@ -178,8 +178,8 @@ class _Work:
             await service.start(self._end)
             self.has_started = True
             try:
-                self._tell_ready(service)
                 self._write_score(service)
+                self._tell_ready(service)
                 await self._end.wait()
             finally:
                 if self._timer is not None:
