@@ -175,3 +175,6 @@ class BrokerError(WsevError):
         super().__init__(reason)
         self.reason = reason
         self.dropped = dropped
+
+    def __str__(self) -> str:
+        return self.reason

@@ -30,8 +30,8 @@ class Reports:
         self._loop = loop
         self._tell = tell
         self._drops: Counter[str] = Counter()  # by reason, not told yet
-        self._failures: list[BrokerError] = []  # the first that is not told yet
-        self._more = 0  # after it
+        self._failure: BrokerError | None = None  # the first that is not told yet
+        self._more = 0  # failures after it
         self._handle: asyncio.Handle | None = None  # of the next telling
         self.messages = 0
 
@@ -43,10 +43,10 @@ class Reports:
 
     def failed(self, error: BrokerError) -> None:
         """Something else went wrong."""
-        if self._failures:
-            self._more += 1
+        if self._failure is None:
+            self._failure = error
         else:
-            self._failures.append(error)
+            self._more += 1
         self._tell_soon()
 
     def close(self) -> None:
@@ -65,13 +65,15 @@ class Reports:
 
     def _end_interval(self) -> None:
         self._handle = None
-        if self._drops or self._failures:
+        if self._drops or self._failure is not None:
             self._begin_interval()
 
     def _tell_all(self) -> None:
-        drops, failures, more = self._drops, self._failures, self._more
-        self._drops, self._failures, self._more = Counter(), [], 0
-        for error in failures:
-            self._tell(BrokerError(f"{error}; and {more} more of that kind") if more else error)
+        drops, failure, more = self._drops, self._failure, self._more
+        self._drops, self._failure, self._more = Counter(), None, 0
+        if failure is not None:
+            if more:
+                failure.reason += f"; and {more} more"
+            self._tell(failure)
         for reason, messages in drops.items():
             self._tell(BrokerError(f"dropped messages: {messages}; {reason}", dropped=messages))
