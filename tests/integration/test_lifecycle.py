@@ -373,9 +373,7 @@ def sent_after_the_loop(loop_name: str, use: Callable[[wsev.Connection[Any]], ob
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loop_name", LOOPS)
-def test_after_its_loop_was_closed_a_connection_sends_nothing(
-    loop_name: str,
-) -> None:
+def test_after_its_loop_was_closed_a_connection_sends_nothing(loop_name: str) -> None:
     run_apart(use_connections_after_their_loop_was_closed, loop_name)
 
 
