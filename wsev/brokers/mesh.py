@@ -40,10 +40,10 @@ __all__ = ["Mesh"]
 Link = Connection[Any]
 
 JOIN_TIMEOUT = 2.0  # seconds that a start waits for the members that it finds, one of which may hang
-HELLO_TIMEOUT = 5.0  # seconds from an incoming link to its HELLO
+HELLO_TIMEOUT = 5.0  # seconds; who dials says HELLO at once
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0  # seconds between attempts to dial, each twice the last; the first is at once
 
-TEXT, BINARY = int(Kind.TEXT), int(Kind.BINARY)  # comparing enums costs several times as much
+IS_TEXT = {int(Kind.TEXT): True, int(Kind.BINARY): False}  # the kinds that are messages
 
 
 class Peer:
@@ -68,15 +68,17 @@ class Mesh:
     Args:
         path: the directory, absolute.
         high_water: unsent bytes of a link above which ``drain`` waits; None: it never does.
+        hello_timeout: seconds from an incoming link to its HELLO.
     """
 
     _host: BrokerHost  # these three from start() on
     _links: Links
     _max_payload: int
 
-    def __init__(self, path: str, *, high_water: int | None = None) -> None:
+    def __init__(self, path: str, *, high_water: int | None = None, hello_timeout: float = HELLO_TIMEOUT) -> None:
         self._directory = MeshDirectory(path)
         self._high_water = high_water
+        self._hello_timeout = hello_timeout
         self._server: asyncio.AbstractServer | None = None
         self._names: dict[bytes, str] = {}  # of the topics that we want, by their UTF-8
         self._peers: dict[str, Peer] = {}
@@ -237,20 +239,21 @@ class Mesh:
     def _received(self, link: Link, frame: bytes) -> None:
         """The path of each message; what is none leaves it early."""
         try:
-            kind, end = frame[0], 2 + frame[1]
+            is_text, end = IS_TEXT.get(frame[0]), 2 + frame[1]
         except IndexError:
             self._refuse(link, frame)
             return
-        if kind > BINARY or link.state is None:
-            self._heard(link, kind, frame)
+        if is_text is None or link.state is None:
+            self._heard(link, frame)
             return
         topic = self._names.get(frame[2:end])
         if topic is not None:  # else we have just unsubscribed
-            self._deliver(topic, frame[end:], kind == TEXT)
+            self._deliver(topic, frame[end:], is_text)
 
-    def _heard(self, link: Link, kind: int, frame: bytes) -> None:
+    def _heard(self, link: Link, frame: bytes) -> None:
         """What is no message: what the peer wants, mostly."""
         peer: Peer | None = link.state
+        kind = frame[0]
         if kind == Kind.HELLO and peer is None:
             hello = decode_hello(frame)
             if hello is None or hello.name == self._directory.name:
@@ -278,7 +281,7 @@ class Mesh:
         if hello.version != VERSION:
             reason = f"version {hello.version} of the mesh is not ours, {VERSION}: run the same wsev in all workers"
             self._host.failed(BrokerError(reason))
-            link.close(CloseCode.PROTOCOL_ERROR, reason)
+            self._fail(link, CloseCode.PROTOCOL_ERROR, reason)
             return
         peer = self._meet(hello.name)
         if peer.incoming is not None:
@@ -304,11 +307,16 @@ class Mesh:
             self._interest.remove(topic, peer.outgoing)
 
     def _refuse(self, link: Link, message: object) -> None:
-        link.close(CloseCode.PROTOCOL_ERROR, "that is nothing that a member of the mesh says")
+        self._fail(link, CloseCode.PROTOCOL_ERROR, "that is nothing that a member of the mesh says")
+
+    def _fail(self, link: Link, code: CloseCode, reason: str) -> None:
+        """End it without waiting for the other side (RFC 6455 section 7.1.7); the Close frame leaves before."""
+        link.close(code, reason)
+        self._host.loop.call_soon(link.abort)
 
     def _incoming_opened(self, link: Link) -> None:
         self._strangers[link] = self._host.loop.call_later(
-            HELLO_TIMEOUT, link.close, CloseCode.POLICY_VIOLATION, "no HELLO came"
+            self._hello_timeout, self._fail, link, CloseCode.POLICY_VIOLATION, "no HELLO came"
         )
 
     def _incoming_ended(self, link: Link, error: Exception | None) -> None:
