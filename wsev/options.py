@@ -437,7 +437,11 @@ def _check_sock(value: Any) -> socket.socket:
     # listen() binds one that is not to all addresses, and to a port that nobody chose.
     if not name or (isinstance(name, tuple) and name[1] == 0):
         raise ValueError("is not bound; call its bind() first")
-    return value
+    try:
+        value.getpeername()
+    except OSError:
+        return value
+    raise ValueError("is connected to a peer; give one that is bound and not connected")
 
 
 def _check_ssl(value: Any) -> tls.SSLContext:

@@ -158,6 +158,14 @@ class Serving(Generic[S]):
 
     async def start(self, ssl: tls.SSLContext | None, backlog: int) -> None:
         """Accept."""
+        try:
+            await self._listen(ssl, backlog)
+        except BaseException:  # a cancellation too: the loop must not watch sockets that are about to be closed
+            self._stop_listening()
+            raise
+        self.fanout.release()
+
+    async def _listen(self, ssl: tls.SSLContext | None, backlog: int) -> None:
         given: dict[str, Any] = {"ssl": ssl, "backlog": backlog, "start_serving": False}
         if ssl is not None:
             given["ssl_handshake_timeout"] = self.options.handshake_timeout
@@ -169,7 +177,6 @@ class Serving(Generic[S]):
             self._servers.append(await create(self._handshakes, sock=each.sock, **given))
         for server in self._servers:
             await server.start_serving()
-        self.fanout.release()
 
     def _stop_listening(self) -> None:
         for server in self._servers:
@@ -349,6 +356,7 @@ class Serving(Generic[S]):
 
     def subscribe(self, connection: Connection[S], topic: str) -> bool:
         """``Connection.subscribe``."""
+        check_topic(topic)
         return connection.is_open and self.fanout.topics.subscribe(connection, topic)
 
     def unsubscribe(self, connection: Connection[S], topic: str) -> bool:

@@ -88,7 +88,6 @@ async def test_a_topic_is_any_string_and_stands_for_itself_alone(serve: Serve, j
     assert conn.topics == {topic}
 
 
-@pytest.mark.xfail(reason="the connection's methods take str alone, and none of its subclasses", raises=TypeError)
 async def test_a_member_of_a_str_enum_is_the_topic_of_its_value(serve: Serve, join: Join) -> None:
     class Topic(enum.StrEnum):
         ROOM = "room"

@@ -406,7 +406,6 @@ def test_flush_in_a_read_event_does_not_wait_for_its_end(rooms: Rooms) -> None:
     assert early == [frame(TEXT, b"m")] * 3
 
 
-@pytest.mark.xfail(reason="the 101 waits for the deadline as if it were a message")
 def test_the_answer_to_the_handshake_waits_for_no_deadline(rooms: Rooms) -> None:
     room = rooms(kind=None, write_buffer_deadline=DEADLINE)
     transport = Transport()
@@ -415,14 +414,12 @@ def test_the_answer_to_the_handshake_waits_for_no_deadline(rooms: Rooms) -> None
     assert transport.written == RESPONSE
 
 
-@pytest.mark.xfail(reason="only the next message finds out that the buffer is full")
 def test_a_message_larger_than_the_buffer_waits_for_no_deadline(rooms: Rooms) -> None:
     line = rooms(write_buffer_deadline=DEADLINE).open()
     line.conn.send(bytes(LARGE))
     assert line.calls() == [frame(BINARY, bytes(LARGE))]
 
 
-@pytest.mark.xfail(reason="what has been flushed early keeps its turn, so what is sent then leaves before its deadline")
 def test_after_a_flush_the_next_byte_is_the_first_again(rooms: Rooms) -> None:
     room = rooms(write_buffer_deadline=DEADLINE)
     line = room.open()
@@ -437,7 +434,6 @@ def test_after_a_flush_the_next_byte_is_the_first_again(rooms: Rooms) -> None:
     assert line.calls() == [frame(TEXT, b"m")]
 
 
-@pytest.mark.xfail(reason="FlushQueue.run: who is added by a callback sets the timer, though others are due before it")
 def test_what_a_callback_sends_in_its_turn_does_not_put_off_those_that_wait(rooms: Rooms) -> None:
     room = rooms(write_buffer_deadline=DEADLINE, high_water=1000)
     told, waiting = room.open(), room.open()
@@ -742,7 +738,6 @@ def test_what_a_finalizer_sends_when_a_send_flushes_leaves_before_what_is_sent(r
     assert b"".join(line.calls()) == b"".join(frame(TEXT, each.encode()) for each in expected)
 
 
-@pytest.mark.xfail(reason="Connection.send: the state is not read anew after the flush in queue_frame")
 @pytest.mark.parametrize("size", [100, LARGE], ids=["small", "large"])
 def test_no_message_follows_the_close_frame_of_a_finalizer_that_runs_when_a_send_flushes(
     rooms: Rooms, size: int

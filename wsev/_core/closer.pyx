@@ -144,7 +144,8 @@ cdef class Closer(Dispatcher):
         return 0
 
     cdef int queue_control(self, int opcode, bytes payload) except -1:
-        return self.queue_frame(FIN | opcode, <const uint8_t*> PyBytes_AS_STRING(payload), len(payload), None)
+        self.queue_frame(FIN | opcode, <const uint8_t*> PyBytes_AS_STRING(payload), len(payload), None)
+        return 0
 
     cdef int queue_close(self, int code, bytes reason) except -1:
         cdef bytes body = b"" if code == 0 else bytes((code >> 8, code & 0xFF)) + reason

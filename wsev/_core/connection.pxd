@@ -11,3 +11,5 @@ cdef class Connection(Timed):
     cdef readonly object subprotocol
     cdef public object state            # the user's
     cdef readonly uint64_t id
+
+    cdef bint _may_send(self) except -1

@@ -161,35 +161,33 @@ cdef class Connection(Timed, asyncio.BufferedProtocol):
         cdef Py_buffer view
         cdef const char* data
         cdef Py_ssize_t size
+        cdef bint is_taken
         if self.server.debug_thread:
             self.server.check_thread()
         if PyBytes_CheckExact(message):
-            if not self._may_send():
-                return False
-            self.queue_frame(
+            is_taken = self._may_send() and self.queue_frame(
                 FIN | (OPCODE_TEXT if text else OPCODE_BINARY),
                 <const uint8_t*> PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message), message,
             )
         elif isinstance(message, str):
             data = PyUnicode_AsUTF8AndSize(message, &size)
-            if not self._may_send():
-                return False
-            self.queue_frame(FIN | OPCODE_TEXT, <const uint8_t*> data, size, message)
+            is_taken = self._may_send() and self.queue_frame(
+                FIN | OPCODE_TEXT, <const uint8_t*> data, size, message
+            )
         elif isinstance(message, (bytes, bytearray, memoryview)):
             PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
             try:
-                if not self._may_send():
-                    return False
-                self.queue_frame(
+                is_taken = self._may_send() and self.queue_frame(
                     FIN | (OPCODE_TEXT if text else OPCODE_BINARY), <const uint8_t*> view.buf, view.len, None
                 )
             finally:
                 PyBuffer_Release(&view)
         else:
             raise TypeError(f"message must be str, bytes, bytearray or memoryview, not {type(message).__name__}")
-        self.server.messages_out += 1
-        self.plan_flush()
-        return True
+        if is_taken:
+            self.server.messages_out += 1
+            self.plan_flush()
+        return is_taken
 
     def ping(self, bytes payload=b""):
         """Send a ping frame (RFC 6455 section 5.5.2); its pong comes to ``on_pong``.
@@ -252,7 +250,7 @@ cdef class Connection(Timed, asyncio.BufferedProtocol):
     def abort(self):
         """End the connection at once, without a Close frame; what is unsent is dropped."""
         self.server.check_thread()
-        if self.ready_state < CLOSED:
+        if self.ready_state < CLOSED and not self.is_loop_closed():
             self.abort_with(ConnectionAbortedError(errno.ECONNABORTED, "abort() was called"))
 
     async def drain(self):
@@ -283,7 +281,7 @@ cdef class Connection(Timed, asyncio.BufferedProtocol):
         self.rare.end_waiters.append(waiter)
         await waiter
 
-    def subscribe(self, str topic not None):
+    def subscribe(self, topic):
         """Receive what is published to ``topic``, from now on.
 
         Args:
@@ -296,16 +294,14 @@ cdef class Connection(Timed, asyncio.BufferedProtocol):
             TypeError, ValueError: ``topic`` is no str, or its length is wrong.
         """
         self.server.check_thread()
-        if self.ready_state != OPEN:
-            return False
         return self.server.hooks.subscribe(self, topic)
 
-    def unsubscribe(self, str topic not None):
+    def unsubscribe(self, topic):
         """Receive it no more; returns whether it was subscribed."""
         self.server.check_thread()
         return self.server.hooks.unsubscribe(self, topic)
 
-    def publish(self, str topic not None, message, *, bint text=False):
+    def publish(self, topic, message, *, bint text=False):
         """Send ``message`` to the subscribers of ``topic``, but not to this connection.
 
         Args and Raises as ``Server.publish``.
@@ -327,6 +323,7 @@ cdef class Connection(Timed, asyncio.BufferedProtocol):
         try:
             self.server.hooks.opened(self)
             self.queue_bytes(<const uint8_t*> PyBytes_AS_STRING(response), len(response), response)
+            self.flushes_early = True       # the 101 waits for no write_buffer_deadline
             self.happened(CONNECT, None, 0)
             if rest and self.ready_state <= CLOSING:
                 self.received(<const uint8_t*> PyBytes_AS_STRING(rest), len(rest))
@@ -405,7 +402,7 @@ cdef class Connection(Timed, asyncio.BufferedProtocol):
     def resume_writing(self):
         self.may_write()
 
-    def _may_send(self):
+    cdef bint _may_send(self) except -1:
         if self.ready_state != OPEN:
             return False
         if not self.has_room():

@@ -24,7 +24,8 @@ cdef class LoopMember:
     cdef short slot                     # whose list it stands in
     # The flush queues'.
     cdef unsigned char is_scheduled     # bool; stands in LoopState.soon
-    cdef unsigned char is_delayed       # bool; stands in the queue of its write_buffer_deadline
+    cdef unsigned char is_delayed       # bool; what it has unsent has a turn in the queue of its write_buffer_deadline
+    cdef int stale_turns                # that it has there for what was flushed earlier
     cdef int place                      # in Members, from 1 on; 0: it is in none
 
     cdef int run_scheduled(self) except -1
@@ -62,6 +63,7 @@ cdef class FlushQueue:
 
     cdef int add(self, LoopMember member) except -1
     cdef int _tidy(self) except -1
+    cdef int _arm(self) except -1
     cdef object _run_one(self, LoopMember member)
     cdef LoopMember _pop(self)
 

@@ -176,15 +176,12 @@ cdef class FlushQueue:
 
     cdef int add(self, LoopMember member) except -1:
         """``member`` is called once, when its turn comes; the caller has seen that it does not stand here yet."""
-        if self.timer is None:
-            if self.deadline > 0:
-                self.timer = self.loop.call_later(self.deadline, self.run_method)
-            else:
-                self.timer = self.loop.call_soon(self.run_method)
         if self.deadline > 0:
             self.dues.append(self.loop.time() + self.deadline)
         self.members.append(member)
         self.count += 1
+        if self.timer is None:
+            self._arm()
         return 0
 
     cdef LoopMember _pop(self):
@@ -209,17 +206,17 @@ cdef class FlushQueue:
         cdef LoopMember member
         cdef object wish = None
         cdef double now
-        self.timer = None
         if self.deadline > 0:
             # A hundredth of a millisecond: timers fire at the clock's grain, not a hair later.
             now = self.loop.time() + 1e-5
-            while turns and self.dues[self.first] <= now:
+            while turns > 0 and self.dues[self.first] <= now:
                 member = self._pop()
                 turns -= 1
+                if member.stale_turns:
+                    member.stale_turns -= 1
+                    continue
                 member.is_delayed = False
                 wish = self._run_one(member) or wish
-            if self.count and self.timer is None:
-                self.timer = self.loop.call_at(self.dues[self.first], self.run_method)
         else:
             while turns > 0:
                 member = self._pop()
@@ -227,8 +224,19 @@ cdef class FlushQueue:
                 member.is_scheduled = False
                 wish = self._run_one(member) or wish
         self._tidy()
+        self._arm()
         if wish is not None:
             raise wish
+
+    cdef int _arm(self) except -1:
+        """Only here, behind all turns, so that who is added by one of them does not put off those that wait."""
+        if not self.count:
+            self.timer = None
+        elif self.deadline > 0:
+            self.timer = self.loop.call_at(self.dues[self.first], self.run_method)
+        else:
+            self.timer = self.loop.call_soon(self.run_method)
+        return 0
 
     cdef object _run_one(self, LoopMember member):
         """One turn; returns a KeyboardInterrupt or SystemExit, which waits until the others had theirs."""

@@ -27,9 +27,10 @@ cdef class Writer(Sink):
     cdef unsigned char is_congested     # bool; unsent bytes passed high_water, and are not yet down to a quarter of it
 
     # One frame.  owner: whose bytes payload are, if they never change (a large payload is then not copied); else None.
-    cdef int queue_frame(self, int first_byte, const uint8_t* payload, Py_ssize_t size, object owner) except -1
-    cdef int queue_bytes(self, const uint8_t* data, Py_ssize_t size, object owner) except -1
-    cdef int _queue_large_frame(
+    # False: not taken, since a finalizer ended the connection when a full buffer was flushed to make room.
+    cdef bint queue_frame(self, int first_byte, const uint8_t* payload, Py_ssize_t size, object owner) except -1
+    cdef bint queue_bytes(self, const uint8_t* data, Py_ssize_t size, object owner) except -1
+    cdef bint _queue_large_frame(
         self, int first_byte, const uint8_t* payload, Py_ssize_t size, object owner
     ) except -1
     cdef void _append(self, Buffer* buffer) noexcept

@@ -27,8 +27,9 @@ cdef class Writer(Sink):
         if self.head != NULL:
             self.loop_state.pool.release_chain(self.head)
 
-    cdef int queue_frame(self, int first_byte, const uint8_t* payload, Py_ssize_t size, object owner) except -1:
+    cdef bint queue_frame(self, int first_byte, const uint8_t* payload, Py_ssize_t size, object owner) except -1:
         """One unmasked frame (RFC 6455 section 5.1: a server never masks)."""
+        cdef unsigned char state = self.ready_state
         cdef Py_ssize_t whole = size + MAX_HEADER
         cdef Buffer* buffer = self.tail
         cdef int header_size
@@ -36,45 +37,54 @@ cdef class Writer(Sink):
             return self._queue_large_frame(first_byte, payload, size, owner)
         if buffer == NULL or buffer.capacity - buffer.end < whole:
             buffer = self._room(whole)
+            if self.ready_state != state:
+                return False
         header_size = encode_header(buffer.data + buffer.end, first_byte, size)
         buffer.end += header_size
         memcpy(buffer.data + buffer.end, payload, size)
         buffer.end += size
         self.unsent += header_size + size
-        return 0
+        return True
 
-    cdef int _queue_large_frame(
+    cdef bint _queue_large_frame(
         self, int first_byte, const uint8_t* payload, Py_ssize_t size, object owner
     ) except -1:
         # First what may fail for want of memory: a header must not be queued without its payload.
         cdef Buffer* large = self._refer(payload, size, owner)
         cdef Buffer* buffer
         cdef int header_size
+        cdef unsigned char state = self.ready_state
         try:
             buffer = self._room(MAX_HEADER)
         except BaseException:
             self.loop_state.pool.release(large)
             raise
+        if self.ready_state != state:
+            self.loop_state.pool.release(large)
+            return False
         header_size = encode_header(buffer.data + buffer.end, first_byte, size)
         buffer.end += header_size
         large.is_payload = True
         self._append(large)
         self.unsent += header_size + size
-        return 0
+        return True
 
-    cdef int queue_bytes(self, const uint8_t* data, Py_ssize_t size, object owner) except -1:
+    cdef bint queue_bytes(self, const uint8_t* data, Py_ssize_t size, object owner) except -1:
         """Bytes that are encoded already."""
         cdef Buffer* buffer = self.tail
+        cdef unsigned char state = self.ready_state
         if size > self.server.write_buffer_size:
             self._append(self._refer(data, size, owner))
             self.unsent += size
-            return 0
+            return True
         if buffer == NULL or buffer.capacity - buffer.end < size:
             buffer = self._room(size)
+            if self.ready_state != state:
+                return False
         memcpy(buffer.data + buffer.end, data, size)
         buffer.end += size
         self.unsent += size
-        return 0
+        return True
 
     cdef Buffer* _room(self, Py_ssize_t size) except NULL:
         """A tail with room for ``size`` bytes: a larger one in its place, or, when that is full, another one."""
@@ -125,6 +135,8 @@ cdef class Writer(Sink):
             return 0
         if self.server.flush_queue.deadline <= 0:
             return self.loop_state.schedule(self)
+        if self.unsent > self.server.write_buffer_size and not self.is_loop_closed():
+            return self.flush_now()
         if not self.is_delayed:
             self.server.flush_queue.add(self)
             self.is_delayed = True
@@ -140,11 +152,17 @@ cdef class Writer(Sink):
             return self.piled_up()
         # A finalizer may send while this is under way: it begins a chain of its own, behind the rest of this one.
         self._forget_unsent()
+        if self.is_delayed:
+            self.is_delayed = False         # what is sent from now on has a deadline of its own
+            self.stale_turns += 1
         self.is_flushing = True
         try:
             chain = self.output.send(chain, self.loop_state.pool)
-        except Exception as error:
-            return self.send_failed(error)
+        except BaseException as error:
+            self.send_failed(error)
+            if isinstance(error, Exception):
+                return 0
+            raise
         finally:
             self.is_flushing = False
         if self.head != NULL:
@@ -216,9 +234,10 @@ cdef class Writer(Sink):
         if not self.has_room():
             self.overflowed()
             return False
-        self.queue_bytes(
+        if not self.queue_bytes(
             <const uint8_t*> PyBytes_AS_STRING(message.frame), PyBytes_GET_SIZE(message.frame), message.frame
-        )
+        ):
+            return False
         self.server.messages_out += 1
         self.plan_flush()
         return True
