@@ -246,7 +246,9 @@ async def test_a_socket_that_cannot_listen_is_an_error_that_says_so(what: str) -
         if what == "closed":
             sock.close()
         try:
-            with pytest.raises(wsev.OptionError, match=r"sock=.*(is not bound|is connected|must be a bound stream socket)"):
+            with pytest.raises(
+                wsev.OptionError, match=r"sock=.*(is not bound|is connected|must be a bound stream socket)"
+            ):
                 await server.start(sock=sock)
         finally:
             await server.stop()
