@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 import wsev
+from wsev import errors
 from wsev.options import Listening, ListeningDict, Options, OptionsDict
 
 ROOT = Path(__file__).parents[1]
@@ -82,6 +84,23 @@ def test_a_public_name_has_a_docstring(name: str, value: Any) -> None:
     owner = getattr(wsev, name.partition(".")[0])
     says = value.__doc__ or (documented_by_its_class and f"{name.partition('.')[2]}:" in (owner.__doc__ or ""))
     assert says, f"{name} has no docstring"
+
+
+REFERENCE = "\n".join(path.read_text() for path in sorted((ROOT / "docs" / "reference").glob("*.md")))
+
+
+@pytest.mark.parametrize("name", sorted(set(wsev.__all__) - set(errors.__all__)))
+def test_a_public_name_stands_in_the_reference(name: str) -> None:
+    assert re.search(rf"^\.\. auto\w+:: wsev\.{name}$", REFERENCE, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("of", "names"), [(wsev.Server, set(vars(wsev.Server))), (wsev.Connection, CONNECTION)])
+def test_the_reference_lists_all_members(of: type[Any], names: set[str]) -> None:
+    listed = re.search(rf"autoclass:: wsev\.{of.__name__}\n   :members: (.*)", REFERENCE)
+    assert listed is not None
+    in_docstring = set(re.findall(r"^ +(\w+): ", (of.__doc__ or "").partition("Attributes:")[2], re.MULTILINE))
+    wanted = {name for name in names if not name.startswith(("_", "on_"))}  # callbacks are told of with Handler
+    assert set(listed[1].split(", ")) | in_docstring == wanted
 
 
 @pytest.mark.parametrize(("of", "names"), [(Options, OptionsDict), (Listening, ListeningDict)])
