@@ -77,6 +77,8 @@ class Fanout:
         self.loop: asyncio.AbstractEventLoop = host.loop
         self.options: Options = host.options
         self.reports = Reports(host.loop, host.broker_failed)
+        self.dropped = self.reports.dropped
+        self.failed = self.reports.failed
         self.messages_in = 0
         self._host = host
         self._connections = connections
@@ -90,8 +92,6 @@ class Fanout:
             self.topics = Topics(host.options.max_subscriptions, self._appeared, self._vanished)
             self._appeared(EVERYBODY)
         self._subscribers_of = self.topics.subscribers_of
-        self.dropped = self.reports.dropped
-        self.failed = self.reports.failed
         for topic, callback in subscriptions:
             self.listen(topic, callback, is_held=True)
 

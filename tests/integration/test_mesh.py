@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -271,21 +272,24 @@ async def test_who_uses_the_members_own_name_is_refused(name: str, join: Join) -
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user: run the tests as root")
-async def test_a_process_of_another_user_is_refused(
-    server: Server, name: str, peer: Peer, directory: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    for path in (directory, *directory.parents[:3]):
-        path.chmod(0o711)
-    (directory / f"{name}.sock").chmod(0o777)
+async def test_a_process_of_another_user_is_refused(serve: Serve, raw: Raw, caplog: pytest.LogCaptureFixture) -> None:
     intruder = (
         "import os, socket, sys; os.setgid(12345); os.setuid(12345); sock = socket.socket(socket.AF_UNIX);"
         "sock.connect(sys.argv[1]); sock.settimeout(10);"
-        "sys.exit(len(sock.recv(100)))"  # ConnectionResetError would be status 1
+        "sys.exit(len(sock.recv(100)))"
     )
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", intruder, str(directory / f"{name}.sock"))
-    assert await process.wait() == 0, "it was let in, or could not even try"
-    assert "a process of user 12345" in caplog.text
-    assert await peer.fence() == []
+    with tempfile.TemporaryDirectory() as path:  # not in tmp_path, which is root's alone from its root on
+        server = await serve(Server(Path(path)))
+        (sock,) = files(Path(path))
+        os.chmod(path, 0o711)
+        os.chmod(sock, 0o777)
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", intruder, str(sock))
+        assert await process.wait() == 0, "it was let in, or could not even try"
+        assert "a process of user 12345" in caplog.text
+        peer = await raw(server)
+        await peer.upgrade()
+        assert await peer.fence() == []
+        await server.stop()
 
 
 # Who is found, and who is lost.

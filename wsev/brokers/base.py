@@ -55,8 +55,8 @@ class Broker(Protocol):
     async def start(self, host: BrokerHost) -> None:
         """Begin to carry.  When it has returned, what others publish on the topics subscribed to is delivered.
 
-        An exception means that the server cannot be started; then nothing may be left, and ``stop`` is not called.
-        After a ``stop`` it may be called again.
+        An exception means that the server cannot be started; then nothing may be left, and ``stop`` is not called.  It
+        may be called again then, and after a ``stop``.
         """
 
     def publish(self, topic: str, payload: bytes, is_text: bool) -> None:
@@ -74,4 +74,7 @@ class Broker(Protocol):
         """The worker has no subscriber of ``topic`` any more."""
 
     async def stop(self) -> None:
-        """End: what was published has left, nothing is delivered any more, and no task or descriptor is left."""
+        """End: what was published has left, nothing is delivered any more, and no task or descriptor is left.
+
+        Subscriptions end with it, as with a ``start`` that failed.  What takes longer than five seconds is cancelled.
+        """

@@ -152,6 +152,7 @@ class Mesh:
             if peer.timer is not None:
                 peer.timer.cancel()
         self._peers.clear()
+        self._names.clear()
         await self._links.stop(CloseCode.GOING_AWAY)
 
     async def drain(self) -> None:
