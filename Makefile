@@ -14,7 +14,7 @@ TOOLS := $(VENV)/.tools
 CORE := $(VENV)/.core
 READY := $(VENV)/.ready
 
-.PHONY: help build chat test lint format autobahn sanitize annotate docs clean
+.PHONY: help build chat test lint format autobahn sanitize soak annotate docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo "make format     what lint would complain about, where a tool can mend it"
 	@echo "make autobahn   the Autobahn testsuite; installs it first (needs a Python 2.7)"
 	@echo "make sanitize   the tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make soak       memory after very many connections: 20,000 a test, or as many as WSEV_SOAK says"
 	@echo "make annotate   Cython's HTML: what of the core is still Python"
 	@echo "make docs       the documentation, into docs/_build/html"
 	@echo "make build      the core, in place; the others do it too, when a source has changed"
@@ -68,6 +69,9 @@ sanitize: build
 	    --numprocesses=auto --maxprocesses=8 --dist=loadfile \
 	    -m 'not autobahn and not browser and not soak' $(ARGS); \
 	status=$$?; ! cat $(REPORT).* 2>/dev/null && exit $$status
+
+soak: build
+	$(BIN)/python -m pytest -m soak --capture=no $(ARGS)
 
 annotate: build
 	WSEV_ANNOTATE=1 $(BIN)/python setup.py -q build_ext --build-lib=build/annotate --build-temp=build/annotate --force
