@@ -287,7 +287,7 @@ async def test_a_process_of_another_user_is_refused(serve: Serve, raw: Raw, capl
         assert await process.wait() == 0, "it was let in, or could not even try"
         assert "a process of user 12345" in caplog.text
         peer = await raw(server)
-        await peer.upgrade()
+        await peer.upgrade("/room")
         assert await peer.fence() == []
         await server.stop()
 
