@@ -182,16 +182,16 @@ class Decorator(Generic[P]):
 
 
 class Misnamed:
-    """The name that another library has for a callback; using it says how it is called here."""
+    """A name of a callback that is not known here; using it says what to do."""
 
-    def __init__(self, right: str) -> None:
-        self._right = right
+    def __init__(self, remedy: str) -> None:
+        self._remedy = remedy
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
     def __get__(self, instance: object, owner: type) -> NoReturn:
-        raise AttributeError(f"there is no callback {self._name}; write {self._right}", name=self._name, obj=instance)
+        raise AttributeError(f"there is no callback {self._name}; {self._remedy}", name=self._name, obj=instance)
 
 
 class CallbackRegistry(Generic[S]):
@@ -240,10 +240,12 @@ class CallbackRegistry(Generic[S]):
         return Callbacks(**{name: self._registered[name] for name in OF_CONNECTIONS if name in self._registered})
 
     if not TYPE_CHECKING:  # type checkers say by themselves that there are no such names
-        on_open = Misnamed("on_connect")
-        on_close = Misnamed("on_disconnect")
-        on_receive = Misnamed("on_message")
-        on_data = Misnamed("on_message")
+        on_open = Misnamed("write on_connect")
+        on_close = Misnamed("write on_disconnect")
+        on_receive = Misnamed("write on_message")
+        on_data = Misnamed("write on_message")
+        on_request = Misnamed("it belongs to the server as a whole: give it to Server, not to a route")
+        on_error = Misnamed("it belongs to the server as a whole: give it to Server, not to a route")
 
     @property
     def on_upgrade(self) -> Decorator[[Request]]:

@@ -10,6 +10,7 @@ import pytest
 
 from wsev.errors import OptionError
 from wsev.handler import OF_ROUTES, PARAMETERS, CallbackRegistry, Handler
+from wsev.server import Server
 
 
 class Registry(CallbackRegistry[Any]):
@@ -88,6 +89,13 @@ def test_another_librarys_name_is_an_error_that_names_ours(wrong: str, right: st
     with pytest.raises(AttributeError, match=f"there is no callback {wrong}; write {right}"):
         getattr(Registry(), wrong)
     assert not hasattr(Registry(), wrong)
+
+
+@pytest.mark.parametrize("name", ["on_request", "on_error"])
+def test_what_belongs_to_the_server_is_an_error_as_a_routes_decorator(name: str) -> None:
+    with pytest.raises(AttributeError, match="give it to Server, not to a route"):
+        getattr(Registry(), name)
+    assert getattr(Server(), name)
 
 
 # What can be called.
