@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 # Top to bottom; a room may import those below it.
 ROOMS = [
     "__main__",
+    "cli",
     "__init__",
     "asgi",
     "publisher",
@@ -121,10 +122,11 @@ def test_every_room_stands_in_the_order() -> None:
     assert {path.stem for path in SOURCES if path.parent.name == "_core"} <= {"__init__", *CORE}
 
 
-def test_optional_libraries_are_imported_where_they_are_used() -> None:
+@pytest.mark.parametrize(("library", "room"), [("uvicorn", "asgi"), ("click", "cli")])
+def test_a_library_is_imported_in_one_room_only(library: str, room: str) -> None:
     users = {
-        path.name
+        _module_of(path).split(".")[1]
         for path in SOURCES
-        if path.suffix == ".py" and any(name.startswith("uvicorn") for name in _imports_of_python(path.read_text()))
+        if path.suffix == ".py" and any(name.split(".")[0] == library for name in _imports_of_python(path.read_text()))
     }
-    assert users == {"asgi.py"}
+    assert users == {room}

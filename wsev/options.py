@@ -47,7 +47,7 @@ class Rule:
     """What one option accepts, for people and for programs.
 
     Attributes:
-        unit: ``seconds``, ``bytes``, ``count``, ``choice``, ``flag``, ``names`` or ``object``.
+        unit: ``seconds``, ``bytes``, ``count``, ``mode`` (of a file), ``choice``, ``flag``, ``names`` or ``object``.
         check: returns the value, normalised, or raises ValueError whose text is the remedy.
         text: what the option does, in a sentence or two, for the docs' table and ``--help``.
         is_optional: None is accepted, and switches the limit off.
@@ -476,7 +476,7 @@ class Listening:
         None, "object", _check_unix, "The path of a Unix socket to listen on instead of a port.", is_optional=True
     )
     unix_mode: int | None = _option(
-        None, "count", _integer("count", 0, 0o777), "Its permissions, such as 0o660.", is_optional=True
+        None, "mode", _integer("mode", 0, 0o777), "Its permissions, such as 0o660.", is_optional=True
     )
     sock: socket.socket | None = _option(  # noqa: RUF009 - it returns a dataclass field
         None, "object", _check_sock, "A bound socket to listen on instead of a port.", is_optional=True

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from enum import Enum
@@ -34,7 +34,7 @@ from wsev.workers.places import Place
 from wsev.workers.scoreboard import Figures
 from wsev.workers.sockets import open_sockets
 
-__all__ = ["Lifecycle", "Route", "Server", "ServerRun"]
+__all__ = ["Lifecycle", "Route", "Server", "ServerRun", "check_workers"]
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
@@ -188,18 +188,21 @@ class Server(CallbackRegistry[S], Generic[S]):
             RuntimeError: a loop runs in this thread, use ``listen`` there; or several workers, and not the main thread.
             SystemExit: of several workers one ended before it ever served; its status is 3.
         """
-        count = _check_workers(workers)
+        count = check_workers(workers)
         place = Listening.of(port, **listening)
         if asyncio._get_running_loop() is not None:
-            raise RuntimeError("a loop runs already: use `async with server.listen(...):` or `await server.start(...)`")
+            raise RuntimeError(
+                "a loop runs already: use `async with server.listen(...):` or `await server.start(...)`; and in a "
+                'program for `wsev serve`, have `if __name__ == "__main__":` before run'
+            )
         if count == 1:
-            worker.run(ServerRun(self, place))
+            worker.run(ServerRun(lambda: self, place))
             return
         from wsev.workers.supervisor import Supervisor  # here, for it needs what Windows has not
 
         def make_service(at: Place) -> ServerRun:
             # Files of a certificate are read by each worker anew, so that SIGHUP renews it.
-            return ServerRun(self, replace(place, ssl=Listening.of(ssl=listening.get("ssl")).ssl), at)
+            return ServerRun(lambda: self, replace(place, ssl=Listening.of(ssl=listening.get("ssl")).ssl), at)
 
         Supervisor(make_service, place, count).run()
 
@@ -466,15 +469,30 @@ class ServerRun:
     """A server, and where it serves, as the service of a worker; for ``run`` and the command line.
 
     Args:
-        server: the server.
+        make_server: returns the server; called in the loop, once.
         listening: where it listens, unless it has a place; its ``ssl`` and ``backlog`` count in any case.
         place: where a worker of several serves; None: this process is the only one.
+        options: come before those that the server was made with.
+
+    Attributes:
+        has_started: it serves, or has served.
     """
 
-    def __init__(self, server: Server[Any], listening: Listening, place: Place | None = None) -> None:
-        self._server = server
+    _server: Server[Any]
+
+    def __init__(
+        self,
+        make_server: Callable[[], Server[Any]],
+        listening: Listening,
+        place: Place | None = None,
+        *,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.has_started = False
+        self._make_server = make_server
         self._listening = listening
         self._place = place
+        self._options = options or {}
 
     @property
     def description(self) -> str:
@@ -492,7 +510,10 @@ class ServerRun:
 
     async def start(self, end: Callable[[BaseException | None], None]) -> None:
         """Begin to serve."""
+        self._server = self._make_server()
+        self._server._options = replace(self._server._options, **self._options)
         await self._server._start(self._listening, self._place, end)
+        self.has_started = True
 
     async def stop(self, *, is_replaced: bool) -> None:
         """Stop; where another process takes over, no client is refused, and each is told to come again."""
@@ -506,7 +527,7 @@ class ServerRun:
         return figures_of(self._server.stats())
 
 
-def _check_workers(workers: Any) -> int:
+def check_workers(workers: Any) -> int:
     if workers == "auto":
         return usable_cpus() if hasattr(os, "fork") else 1
     if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:

@@ -27,7 +27,7 @@ async def run() -> AsyncIterator[RunServer]:
     started: list[ServerRun] = []
 
     async def start(server: Server[Any], **listening: Any) -> ServerRun:
-        service = ServerRun(server, Listening.of(0, **listening))
+        service = ServerRun(lambda: server, Listening.of(0, **listening))
         await service.start(lambda error: None)
         started.append(service)
         return service
