@@ -228,6 +228,30 @@ async def test_the_path_of_a_socket_that_exists_is_left_to_who_made_it(serve: Se
     assert (tmp_path / "socket").is_socket()
 
 
+async def start_where_a_rival_listens() -> None:
+    with socket.socket() as sock, socket.socket() as rival:
+        for each in (rival, sock):  # both may bind the port, but one alone may listen
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            each.bind(rival.getsockname() if each is sock else ("127.0.0.1", 0))
+        rival.listen()
+        async with wsev.Server().listen(sock=sock):
+            pass
+
+
+@pytest.mark.asyncio(loop_factories=["asyncio"])
+async def test_a_socket_on_whose_port_another_listens_is_an_error() -> None:
+    with pytest.raises(OSError) as caught:
+        await start_where_a_rival_listens()
+    assert caught.value.errno == errno.EADDRINUSE
+
+
+@pytest.mark.xfail(reason="what listen(2) answers is lost in uvloop, if the first call of it is uvloop's")
+@pytest.mark.asyncio(loop_factories=["uvloop"])
+async def test_in_uvloop_too_a_socket_on_whose_port_another_listens_is_an_error() -> None:
+    with pytest.raises(OSError):
+        await start_where_a_rival_listens()
+
+
 async def test_who_waits_in_the_queue_of_a_socket_before_the_start_is_served(serve: Serve) -> None:
     sock = socket.create_server(("127.0.0.1", 0))
     with socket.create_connection(sock.getsockname()) as client:
@@ -468,7 +492,28 @@ async def test_a_lifespan_that_fails_to_begin_fails_the_start_and_leaves_nothing
         assert await is_served(connect, server)
 
 
-@pytest.mark.asyncio(loop_factories=["asyncio"])  # uvloop waits for nothing there
+@pytest.mark.asyncio(loop_factories=["asyncio"])  # uvloop waits for nothing behind the lifespan
+async def test_a_start_that_is_cancelled_behind_the_lifespan_leaves_it() -> None:
+    log: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(server: Server) -> AsyncIterator[None]:
+        log.append("entered")
+        starting.cancel()
+        try:
+            yield
+        except asyncio.CancelledError:
+            log.append("cancelled")
+            raise
+
+    server = echo_server(lifespan=lifespan)
+    starting = asyncio.create_task(server.start(0))
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert (log, repr(server)) == (["entered", "cancelled"], "<Server IDLE, 0 connections>")
+
+
+@pytest.mark.asyncio(loop_factories=["asyncio"])
 async def test_a_start_that_is_cancelled_at_any_moment_leaves_nothing_in_the_loop() -> None:
     loop = asyncio.get_running_loop()
     for turns in range(5):
