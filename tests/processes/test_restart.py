@@ -20,7 +20,11 @@ from tests.processes.conftest import Start, Visit, ask, connect, visit_place
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_factories=["asyncio"])]  # this loop is only the clients'
 
 WHO = "server.on_message(who)"
-ECHO = "server = wsev.Server()\nserver.on_message(lambda conn, message: conn.send(message))"
+ECHO = """
+# The crowd shares one CPU, and some of it may take its time to answer a Close.
+server = wsev.Server(close_timeout=60, stop_timeout=60)
+server.on_message(lambda conn, message: conn.send(message))
+"""
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ HEADER = struct.Struct("=QII")  # the record's number, the size of its payload, 
 # What a worker's figures take at most, as JSON: 2,000 close codes with counts of 20 digits each, and a little more.
 # Memory that nobody has written to is not there.
 RECORD_SIZE = 64 * 1024
+LOOKS = 5  # before a record that is not whole is taken for what a killed writer left; each takes a few microseconds
 
 
 class Area:
@@ -49,12 +50,17 @@ class Area:
 
     def read(self) -> dict[str, Any] | None:
         """The value that was written last; None if there is none."""
-        for _ in range(3):  # a second time if a writer overtook us twice between two looks, which is hardly possible
+        records: list[tuple[int, bytes]] = []
+        for _ in range(LOOKS):
             records = sorted(self._whole_records())
-            if records:
-                value: dict[str, Any] = json.loads(records[-1][1])
-                return value
-        return None
+            if len(records) == 2:
+                break
+            # The first record was ever the only one, or a writer is at work: it may have overtaken us, who saw one
+            # record before it was younger than the other, and the other when it was overwritten.
+        if not records:
+            return None
+        value: dict[str, Any] = json.loads(records[-1][1])
+        return value
 
     def _whole_records(self) -> Iterator[tuple[int, bytes]]:
         for parity in (0, 1):
