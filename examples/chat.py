@@ -1,29 +1,40 @@
-"""A chat room: the page and its WebSocket from one program, on one port.
+"""A chat room: the page and its WebSocket from one program, on one port, in as many processes as there are CPUs.
 
-    python examples/chat.py [--port 8000] [--host 127.0.0.1]
+    python examples/chat.py [--port 8000] [--host 127.0.0.1] [--workers auto]
 
 Page and program exchange JSON objects, told apart by "type". A page says "join" (name, key), then "say" (id, text).
 It hears "welcome" (name, people, history) or "error" (code, text); then, from everybody in the room, "message",
 "joined" and "left". A client may send what it likes: what is none of these is answered, and nobody else notices.
+
+Each worker process has variables of its own. So the workers tell each other, on a topic that all of them listen to,
+what was said ("message"), who is with them ("people": when that changes, and every two seconds), and to one that is new
+what was said before ("history"). Each tells its own pages. A worker that is silent for long is gone, and its people
+with it, unless they are back elsewhere.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import base64
 import hashlib
 import hmac
 import json
 import re
+import secrets
 import time
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from unicodedata import normalize
 
 import wsev
 
-ROOM = "room"  # the topic that everybody in the room is subscribed to
+BACKSTAGE = "chat"  # the topic that the workers listen to; no page is subscribed to it
+BEAT, SILENCE = 2.0, 7.0  # seconds: how often a worker is heard of, and when it is given up
 MAX_NAME, MAX_TEXT = 24, 2000  # characters
 BURST, PER_SECOND = 10, 2  # messages that one connection may send: at once, and in the long run
 # Letters and marks that show nothing, which Python takes for printable: fillers, blanks, variation selectors.
@@ -37,7 +48,8 @@ class Visitor:
     """What we know of one connection, in its ``conn.state``."""
 
     name: str = ""  # until it joins
-    key: str = ""  # the page's own secret: with it the name can be had back, on another connection
+    proof: str = ""  # the hash of the page's own secret: with it the name can be had back, on another connection
+    since: float = 0.0  # when it joined
     credit: float = BURST
     credited_at: float = 0.0
 
@@ -52,18 +64,155 @@ class Visitor:
         return True
 
 
-server: wsev.Server[Visitor] = wsev.Server(max_message_size=16 * 1024)
-people: dict[str, wsev.Connection[Visitor]] = {}  # by name in lower case: Ada and ada are the same
-history: deque[dict[str, object]] = deque(maxlen=50)
+@dataclass
+class Person:
+    """Somebody who is here, as the workers tell each other."""
+
+    name: str
+    proof: str
+    since: float
+
+
+@dataclass
+class Elsewhere:
+    """Another worker, as it has told of itself."""
+
+    people: dict[str, Person]
+    heard_at: float
+
+
+Conn = wsev.Connection[Visitor]
+
+# Of this worker; with several, each has its own. People are by name in lower case: Ada and ada are the same.
+people: dict[str, Conn] = {}
+others: dict[str, Elsewhere] = {}  # by the token of the worker
+told: dict[str, str] = {}  # whom the pages of this worker know to be here
+history: deque[dict[str, Any]] = deque(maxlen=50)
+
+
+@asynccontextmanager
+async def in_touch(server: wsev.Server[Visitor]) -> AsyncIterator[str]:
+    """Be one of the workers; what it yields, this one's token, is ``server.state``."""
+    token = secrets.token_hex(8)  # not worker_id, which a successor has too
+    met = asyncio.Event()
+
+    def heard(topic: str, text: str | bytes) -> None:
+        event = json.loads(text)
+        if event["from"] != token:
+            met.set()
+            heard_backstage(token, event)
+
+    async def beat() -> None:
+        while True:
+            tell_people(token)
+            await asyncio.sleep(BEAT if met.is_set() else BEAT / 20)
+            for silent in [key for key, other in others.items() if time.monotonic() - other.heard_at > SILENCE]:
+                del others[silent]
+            tell_changes()
+
+    server.subscribe(BACKSTAGE, heard)
+    beating = asyncio.create_task(beat())
+    if server.total_stats().workers > 1:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1):  # a successor knows what was said before it opens its door
+                await met.wait()
+    yield token
+    beating.cancel()
+    tell_people(token)  # nobody is here any more
+    server.unsubscribe(BACKSTAGE, heard)
+    others.clear()
+    told.clear()
+    history.clear()
+
+
+server: wsev.Server[Visitor] = wsev.Server(max_message_size=16 * 1024, lifespan=in_touch)
+
+
+# What the workers tell each other.
+
+
+def tell_workers(type: str, token: str, **fields: object) -> None:
+    server.publish(BACKSTAGE, json.dumps({"type": type, "from": token, **fields}))
+
+
+def tell_people(token: str) -> None:
+    tell_workers("people", token, people={key: asdict(person_of(conn)) for key, conn in people.items()})
+
+
+def person_of(conn: Conn) -> Person:
+    return Person(conn.state.name, conn.state.proof, conn.state.since)
+
+
+def heard_backstage(token: str, event: dict[str, Any]) -> None:
+    match event:
+        case {"type": "message", "message": message}:
+            remember(message)
+        case {"type": "people", "from": other, "people": told_people}:
+            if other not in others:
+                tell_people(token)
+                tell_workers("history", token, to=other, messages=list(history))
+            others[other] = Elsewhere({key: Person(**person) for key, person in told_people.items()}, time.monotonic())
+            for key in people.keys() & others[other].people.keys():
+                settle(key, others[other].people[key])
+            tell_changes()
+        case {"type": "history", "to": to, "messages": messages} if to == token:
+            known = {(said["id"], said["name"]) for said in history}
+            missing = [said for said in messages if (said["id"], said["name"]) not in known]
+            merged = sorted([*history, *missing], key=lambda said: said["at"])
+            history.clear()
+            history.extend(merged)
+
+
+def settle(key: str, there: Person) -> None:
+    """One name with two workers: the same page has moved, or two took it at once, and the first has it."""
+    here = person_of(people[key])
+    if here.proof == there.proof and here.since < there.since:
+        people.pop(key).close(4000, "joined again elsewhere")
+    elif here.proof != there.proof and (here.since, here.proof) > (there.since, there.proof):
+        people.pop(key).close(1013, "the name was taken at the same moment")
+
+
+def whoever_is(key: str) -> Person | None:
+    if key in people:
+        return person_of(people[key])
+    return next((other.people[key] for other in others.values() if key in other.people), None)
+
+
+# What a worker tells its pages.
+
+
+def tell_pages(type: str, /, *, but: Conn | None = None, **fields: object) -> None:
+    wsev.broadcast([conn for conn in people.values() if conn is not but], encode(type, **fields))
+
+
+def tell_changes(*, but: Conn | None = None) -> None:
+    """Who has come and who has gone, in any worker, since the last time."""
+    here = {key: person.name for other in others.values() for key, person in other.people.items()}
+    here |= {key: conn.state.name for key, conn in people.items()}
+    gone, come = [told[key] for key in told.keys() - here.keys()], [here[key] for key in here.keys() - told.keys()]
+    told.clear()
+    told.update(here)
+    for name in gone:
+        tell_pages("left", name=name)
+    for name in come:
+        tell_pages("joined", name=name, but=but)
+
+
+def remember(message: dict[str, Any]) -> None:
+    history.append(message)
+    tell_pages("message", **message)  # to the sender too, who so learns that it has arrived
+
+
+# The pages.
 
 
 @server.on_connect
-def connected(conn: wsev.Connection[Visitor]) -> None:
+def connected(conn: Conn) -> None:
     conn.state = Visitor()
 
 
 @server.on_message
-def received(conn: wsev.Connection[Visitor], message: str | bytes) -> None:
+def received(conn: Conn, message: str | bytes) -> None:
     if not conn.state.spend():
         return refuse(conn, "slow_down", "That was a little fast. Wait a moment.")
     try:
@@ -82,34 +231,33 @@ def received(conn: wsev.Connection[Visitor], message: str | bytes) -> None:
 
 
 @server.on_disconnect
-def disconnected(conn: wsev.Connection[Visitor], error: Exception | None) -> None:
-    name = conn.state.name
-    if name and people.get(name.casefold()) is conn:  # it may have come back on another connection
-        del people[name.casefold()]
-        server.publish(ROOM, encode("left", name=name))
+def disconnected(conn: Conn, error: Exception | None) -> None:
+    key = conn.state.name.casefold()
+    if people.get(key) is conn:  # it may have come back on another connection
+        del people[key]
+        tell_people(server.state)
+        tell_changes()
 
 
-def join(conn: wsev.Connection[Visitor], name: str, key: str) -> None:
+def join(conn: Conn, name: str, secret: str) -> None:
     # Without characters that nobody sees, and in one spelling of each, a name cannot be made to look like another one
     # (but for letters of other scripts that look the same), nor turn the writing around it.
     name = " ".join(normalize("NFKC", seen(normalize("NFKC", name))).split())
     if not 1 <= len(name) <= MAX_NAME:
         return refuse(conn, "bad_name", f"A name has 1 to {MAX_NAME} characters.")
-    if not re.fullmatch("[0-9a-f]{32}", key):
+    if not re.fullmatch("[0-9a-f]{32}", secret):
         return refuse(conn, "bad_request", "A key has 32 hexadecimal digits.")
-    before = people.get(name.casefold())
-    if before and not hmac.compare_digest(before.state.key, key):
+    key, proof = name.casefold(), hashlib.sha256(secret.encode()).hexdigest()
+    before = whoever_is(key)
+    if before and not hmac.compare_digest(before.proof, proof):
         return refuse(conn, "name_taken", f"{name} is here already. Take another name.")
-    if before:  # the same page again, perhaps before we know that its old connection is dead
-        name = before.state.name
-        before.close(4000, "joined again elsewhere")
-    else:
-        server.publish(ROOM, encode("joined", name=name))
-    conn.state.name, conn.state.key = name, key
-    people[name.casefold()] = conn
-    conn.subscribe(ROOM)
-    here = [member.state.name for member in people.values()]
-    conn.send(encode("welcome", name=name, people=here, history=list(history)))
+    if key in people:  # the same page again, perhaps before we know that its old connection is dead
+        people[key].close(4000, "joined again elsewhere")
+    conn.state.name, conn.state.proof, conn.state.since = before.name if before else name, proof, time.time()
+    people[key] = conn
+    tell_people(server.state)
+    tell_changes(but=conn)
+    conn.send(encode("welcome", name=conn.state.name, people=list(told.values()), history=list(history)))
 
 
 def seen(text: str) -> str:
@@ -117,7 +265,7 @@ def seen(text: str) -> str:
     return BLANKS.sub("", "".join(char for char in text if char.isprintable()))
 
 
-def say(conn: wsev.Connection[Visitor], id: str, text: str) -> None:
+def say(conn: Conn, id: str, text: str) -> None:
     text = text.strip()
     if not seen(text).strip() or len(text) > MAX_TEXT or len(id) > 64:
         return refuse(conn, "bad_text", f"A message has 1 to {MAX_TEXT} characters.")
@@ -125,11 +273,12 @@ def say(conn: wsev.Connection[Visitor], id: str, text: str) -> None:
         if said["id"] == id and said["name"] == conn.state.name:
             conn.send(encode("message", **said))  # its connection broke before it heard that we had it already
             return
-    history.append({"id": id, "name": conn.state.name, "text": text, "at": time.time()})
-    server.publish(ROOM, encode("message", **history[-1]))  # to the sender too, who so learns that it has arrived
+    message = {"id": id, "name": conn.state.name, "text": text, "at": time.time()}
+    remember(message)
+    tell_workers("message", server.state, message=message)
 
 
-def refuse(conn: wsev.Connection[Visitor], code: str, text: str) -> None:
+def refuse(conn: Conn, code: str, text: str) -> None:
     conn.send(encode("error", code=code, text=text))
 
 
@@ -169,6 +318,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="A chat room in the browser.")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets the whole network in")
+    parser.add_argument("--workers", default="auto", type=lambda value: value if value == "auto" else int(value))
     args = parser.parse_args()
     print(f"The chat room: http://{args.host}:{args.port}/ (Ctrl-C ends it)", flush=True)
-    server.run(args.port, host=args.host)
+    server.run(args.port, host=args.host, workers=args.workers)
