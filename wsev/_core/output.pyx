@@ -13,6 +13,7 @@ from libc.errno cimport errno
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy, memset
 
+import os
 import socket
 
 from wsev._core cimport system
@@ -91,7 +92,7 @@ cdef class Output:
         cdef Buffer* buffer
         cdef Buffer* following
         cdef Py_ssize_t sent, wanted
-        cdef int count
+        cdef int count, number
         while chain != NULL:
             if chain.next == NULL:
                 wanted = chain.end - chain.start
@@ -115,7 +116,11 @@ cdef class Output:
                     continue
                 if errno == system.EAGAIN or errno == system.EWOULDBLOCK:
                     return chain
-                return self._break(chain, pool)
+                if errno == system.EPIPE or errno == system.ECONNRESET or self.fd < 0:
+                    return self._break(chain, pool)
+                number = errno              # before anything else is called
+                self._break(chain, pool)
+                raise OSError(number, os.strerror(number))
             wanted -= sent
             while chain != NULL and sent >= chain.end - chain.start:
                 sent -= chain.end - chain.start

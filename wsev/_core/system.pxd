@@ -8,6 +8,8 @@ cdef extern from "<errno.h>" nogil:
     int EAGAIN
     int EWOULDBLOCK
     int EINTR
+    int EPIPE
+    int ECONNRESET
 
 
 cdef extern from "<sys/uio.h>" nogil:
