@@ -1,6 +1,7 @@
-"""Prints the table of options for README and docs, from the fields of `wsev.options`: `python docs/options_table.py`.
+"""Prints the tables of options and flags for README and docs, from what `wsev.options` and `wsev serve` have.
 
-The tables stand between two comments in the documents; `--write` renews them, and tests/test_examples.py compares them.
+They stand between two comments in the documents; `python docs/options_table.py --write` renews them, and
+tests/test_examples.py compares them.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+from wsev.cli.serve import FLAGS
 from wsev.options import Listening, Options, Rule
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "docs" / "reference" / "options.md"]
+REFERENCE = ROOT / "docs" / "reference"
+DOCUMENTS = [ROOT / "README.md", REFERENCE / "options.md", REFERENCE / "command-line.md"]
 PLACE = re.compile(r"(<!-- table of (\w+): made by docs/options_table.py -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
@@ -39,7 +42,15 @@ def table(of: type[Options] | type[Listening]) -> str:
     return "\n".join(lines) + "\n"
 
 
-TABLES = {"Options": table(Options), "Listening": table(Listening)}
+def table_of_flags() -> str:
+    lines = ["| flag | variable | meaning |", "| --- | --- | --- |"]
+    for flag in FLAGS:
+        names = ", ".join(f"`{name}`" for name in (*flag.opts, *flag.secondary_opts))
+        lines.append(f"| {names} | `{flag.variable}` | {' '.join((flag.help or '').split())} |")
+    return "\n".join(lines) + "\n"
+
+
+TABLES = {"Options": table(Options), "Listening": table(Listening), "flags": table_of_flags()}
 
 
 def renew(document: str) -> str:
