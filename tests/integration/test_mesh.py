@@ -320,6 +320,7 @@ async def test_a_member_that_is_killed_is_told_and_its_socket_removed(
     await other.meet(name)
     assert not member.path.exists()
     assert server.errors.empty()
+    assert server.stats().broker_dropped == 0, "nothing is sent to who is gone"
 
 
 async def test_a_member_that_leaves_is_no_trouble(server: Server, name: str, join: Join) -> None:
