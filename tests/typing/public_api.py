@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, assert_type
 
 import wsev
+from wsev.brokers.base import BrokerHost
 
 
 @dataclass
@@ -133,6 +134,51 @@ def failed(error: Exception, is_fatal: bool) -> None:
         print(error.callback, error.connection)
 
 
+# Between workers, and from elsewhere.
+
+
+def heard(topic: str, message: str) -> None:
+    print(topic, message)
+
+
+async def heard_later(topic: str, message: str | bytes) -> None: ...
+
+
+server.subscribe("titles", heard)
+server.subscribe("titles", heard_later)
+assert_type(server.unsubscribe("titles", heard), bool)
+
+
+class Broker:
+    """Written by a user, who needs no base class."""
+
+    async def start(self, host: BrokerHost) -> None:
+        host.deliver("room", b"payload", True)
+        host.dropped(1, "there was no room")
+        host.failed(wsev.BrokerError("it rains"))
+
+    def publish(self, topic: str, payload: bytes, is_text: bool) -> None: ...
+    def subscribe(self, topic: str) -> None: ...
+    def unsubscribe(self, topic: str) -> None: ...
+    async def stop(self) -> None: ...
+
+
+wsev.Server(broker=Broker())
+wsev.Server(broker="unix:/run/app")
+
+
+def announce() -> None:
+    with wsev.Publisher("unix:/run/app") as publisher:
+        assert_type(publisher, wsev.Publisher)
+        publisher.publish("room", "hello")
+
+
+async def announce_from_a_loop() -> None:
+    async with wsev.Publisher("unix:/run/app") as publisher:
+        publisher.publish("room", b"{}", text=True)
+        await publisher.drain()
+
+
 # As a class.
 
 
@@ -182,6 +228,10 @@ def alone() -> None:
 wsev.Server(max_mesage_size=1)  # type: ignore[call-arg]
 wsev.Server(idle_timeout="60")  # type: ignore[arg-type]
 server.on_open(lambda conn: None)  # type: ignore[attr-defined]
+
+
+wsev.Server(broker=Chat())  # type: ignore[arg-type]
+server.subscribe("titles", lambda topic: None)  # type: ignore[arg-type,misc]
 
 
 @server.on_message  # type: ignore[arg-type]
