@@ -214,6 +214,35 @@ async def test_it_speaks_tls(wsev: Wsev, write: Write, tmp_path: Path, workers: 
     await run.stop()
 
 
+async def test_sighup_brings_new_certificates(wsev: Wsev, write: Write, tmp_path: Path) -> None:
+    write()
+    authority = trustme.CA()
+
+    async def served(port: int) -> bytes:
+        context = tls.create_default_context()
+        authority.configure_trust(context)
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+        certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        writer.transport.abort()
+        assert isinstance(certificate, bytes)
+        return certificate
+
+    def issue() -> bytes:
+        certificate = authority.issue_cert("127.0.0.1")
+        certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
+        return tls.PEM_cert_to_DER_cert(certificate.cert_chain_pems[0].bytes().decode())
+
+    old = issue()
+    run = await wsev("serve", "application:server", "--port=0", "--workers=2", "--ssl-certfile", "both.pem")
+    await run.started()
+    assert await served(run.port) == old
+    new = issue()
+    run.signal(signal.SIGHUP)
+    await run.line("all workers are replaced")
+    assert await served(run.port) == new
+    await run.stop()
+
+
 async def test_the_level_of_the_log_is_the_one_that_is_given(wsev: Wsev, write: Write) -> None:
     write(
         """
