@@ -462,7 +462,10 @@ async def test_what_is_wanted_is_not_dropped_but_said_over_a_new_link(server: Se
     says.pause()
     for _ in range(MAX_UNSENT // (1 << 20) + 4):
         server.publish("room", bytes(1 << 20))
+    dropped = server.stats().broker_dropped
     server.subscribe("new", print)
+    server.publish("room", "over no link at all")
+    assert server.stats().broker_dropped == dropped, "a link that has ended is no slow one"
     again = await slow.accept()
     assert await again.hear_hello() == (name, {b"", b"new"})
 

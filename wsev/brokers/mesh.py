@@ -125,7 +125,7 @@ class Mesh:
         message = encode_message((audience.text_head if is_text else audience.binary_head) + payload)
         missed = len(audience.links) - deliver(audience.links, message)
         if missed:
-            self._host.dropped(missed, "another worker takes its messages too slowly")
+            self._missed(missed, audience.links)
 
     def subscribe(self, topic: str) -> None:
         """Tell everybody."""
@@ -163,6 +163,11 @@ class Mesh:
                     await peer.outgoing.drain()
 
     # Speaking.
+
+    def _missed(self, count: int, links: set[Link]) -> None:
+        full = count - sum(not link.is_open for link in links)  # who has just left misses nothing
+        if full:
+            self._host.dropped(full, "another worker takes its messages too slowly")
 
     def _say(self, peer: Peer, frame: bytes) -> None:
         # What a member wants may not get lost as messages may: a link that has no room for it is made anew.
