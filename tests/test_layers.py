@@ -24,6 +24,7 @@ ROOMS = [
     "publisher",
     "server",
     "serving",
+    "routes",
     "stats",
     "fanout",
     "listeners",

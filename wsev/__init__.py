@@ -19,7 +19,8 @@ from wsev.handler import Handler
 from wsev.handshake.request import Request
 from wsev.handshake.response import Accept, Response
 from wsev.publisher import Publisher
-from wsev.server import Route, Server
+from wsev.routes import Route
+from wsev.server import Server
 from wsev.stats import Stats
 from wsev.topics import broadcast
 

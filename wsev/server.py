@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -25,20 +24,19 @@ from wsev.handler import PARAMETERS, CallbackRegistry, Decorator, Handler, S, ch
 from wsev.handshake.request import Request
 from wsev.listeners import OnPublished
 from wsev.options import Listening, ListeningDict, Options, OptionsDict
-from wsev.serving import Connections, Endpoint, Routes, Serving
+from wsev.routes import Route, check_path, make_routes
+from wsev.serving import Connections, Serving
 from wsev.stats import Stats, figures_of, stats_of
 from wsev.topics import Message, check_topic, payload_of
 from wsev.workers import worker
-from wsev.workers.cpus import usable_cpus
+from wsev.workers.cpus import check_workers
 from wsev.workers.places import Place
 from wsev.workers.scoreboard import Figures
 from wsev.workers.sockets import open_sockets
 
-__all__ = ["Lifecycle", "Route", "Server", "ServerRun", "check_workers"]
+__all__ = ["Lifecycle", "Server", "ServerRun"]
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
-
-OF_MESSAGES = ("on_message", "on_text", "on_binary")
 
 
 class Lifecycle(Enum):
@@ -56,25 +54,6 @@ _NEXT = {
     Lifecycle.RUNNING: (Lifecycle.STOPPING,),
     Lifecycle.STOPPING: (Lifecycle.IDLE,),
 }
-
-
-class Route(CallbackRegistry[S], Generic[S]):
-    """Callbacks of their own for the connections of one path; made by ``Server.route``.
-
-    Attributes:
-        path: as it was given.
-    """
-
-    def __init__(self, server: Server[S], path: str, handler: Handler[S] | None) -> None:
-        self.path = path
-        self._server = server
-        super().__init__(handler)
-
-    def _is_sealed(self) -> bool:
-        return self._server._is_sealed()
-
-    def __repr__(self) -> str:
-        return f"<Route {self.path}>"
 
 
 class Server(CallbackRegistry[S], Generic[S]):
@@ -149,21 +128,13 @@ class Server(CallbackRegistry[S], Generic[S]):
             OptionError: a path that is no path or has been given, a callback that cannot be used, or the server is
                 started.
         """
-        _check_path(path)
+        check_path(path)
         if path in self._routes:
             raise OptionError("path", path, "there is a route for it already; register its callbacks there")
         if self._is_sealed():
             raise OptionError("path", path, "the server is started; add routes before run, listen or start")
-        route = self._routes[path] = Route(self, path, handler)
+        route = self._routes[path] = Route(path, handler, self._is_sealed)
         return route
-
-    def _make_routes(self) -> Routes:
-        def endpoint(of: CallbackRegistry[S]) -> Endpoint:
-            return Endpoint(of._make_callbacks(), of._registered.get("on_upgrade"))
-
-        takes_rest = not self._routes or any(name in self._registered for name in OF_MESSAGES)
-        endpoints = {path: endpoint(route) for path, route in self._routes.items()}
-        return Routes(endpoints, endpoint(self) if takes_rest else None)
 
     # Life.
 
@@ -245,7 +216,7 @@ class Server(CallbackRegistry[S], Generic[S]):
             self._serving = Serving(
                 self._options,
                 asyncio.get_running_loop(),
-                self._make_routes(),
+                make_routes(self, self._routes),
                 sockets,
                 on_request=self._registered.get("on_request"),
                 on_error=self._registered.get("on_error"),
@@ -527,16 +498,6 @@ class ServerRun:
         return figures_of(self._server.stats())
 
 
-def check_workers(workers: Any) -> int:
-    if workers == "auto":
-        return usable_cpus() if hasattr(os, "fork") else 1
-    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
-        raise OptionError("workers", workers, "must be at least 1, or 'auto' for the CPUs that this process may use")
-    if workers > 1 and not hasattr(os, "fork"):
-        raise OptionError("workers", workers, "this system cannot fork a process; leave it out")
-    return workers
-
-
 def _place(address: tuple[str, int] | str) -> str:
     if isinstance(address, str):
         return address
@@ -560,12 +521,3 @@ def _check_lifespan(lifespan: Any) -> Any:
     except TypeError:
         raise OptionError("lifespan", lifespan, "is called with the server: give it one parameter") from None
     return lifespan
-
-
-def _check_path(path: Any) -> None:
-    if not isinstance(path, str) or not path.startswith("/"):
-        raise OptionError("path", path, "must be a str that begins with a slash, such as '/chat'")
-    if "?" in path or "#" in path:
-        raise OptionError("path", path, "must be a path only; look at conn.request.query for what comes behind it")
-    if "{" in path or "*" in path.removesuffix("/*"):
-        raise OptionError("path", path, "takes no parameters; use a prefix such as '/rooms/*' and conn.request.path")

@@ -17,16 +17,14 @@ import ssl as tls
 import sys
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator
 from typing import Any, Generic
 
 from wsev._core.connection import Connection
-from wsev._core.dispatch import Callbacks
 from wsev._core.loop import LoopState, ServerState
 from wsev.errors import BrokerError, CallbackError, WsevError
 from wsev.fanout import Fanout, choose_broker
-from wsev.handler import OnError, OnRequest, OnUpgrade, S
+from wsev.handler import OnError, OnRequest, S
 from wsev.handshake.handshakes import Handshakes
 from wsev.handshake.host import RouteLike
 from wsev.handshake.opening import OpeningHandshake
@@ -34,11 +32,12 @@ from wsev.handshake.request import Request
 from wsev.handshake.response import Accept, Response
 from wsev.listeners import OnPublished
 from wsev.options import Options
+from wsev.routes import Endpoint, Routes
 from wsev.stats import Stats
 from wsev.topics import Message, check_topic
 from wsev.workers.sockets import ListeningSocket, open_files_limit
 
-__all__ = ["Connections", "Endpoint", "Routes", "Serving"]
+__all__ = ["Connections", "Serving"]
 
 logger = logging.getLogger("wsev.connection")
 
@@ -47,31 +46,6 @@ CANCEL_TIMEOUT = 1.0  # seconds for what was cancelled at the end of stop_timeou
 
 NO_ROOM = Response(503, "The server has no room for another connection.\n", {"Retry-After": "5"})
 STOPPING = Response(503, "The server is stopping.\n", {"Retry-After": "5"})
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """What a path leads to."""
-
-    callbacks: Callbacks
-    on_upgrade: OnUpgrade | None
-
-
-class Routes:
-    """Paths and what they lead to: exact ones, prefixes, and what takes the others."""
-
-    def __init__(self, endpoints: Mapping[str, Endpoint], default: Endpoint | None) -> None:
-        self._exact = {path: endpoint for path, endpoint in endpoints.items() if not path.endswith("/*")}
-        prefixes = [(path[:-1], endpoint) for path, endpoint in endpoints.items() if path.endswith("/*")]
-        self._prefixes = sorted(prefixes, key=lambda each: -len(each[0]))  # the longest wins
-        self._default = default
-
-    def find(self, path: str) -> Endpoint | None:
-        """The endpoint of a path; None: nothing is there."""
-        endpoint = self._exact.get(path)
-        if endpoint is not None:
-            return endpoint
-        return next((endpoint for prefix, endpoint in self._prefixes if path.startswith(prefix)), self._default)
 
 
 class Connections(Collection[Connection[S]], Generic[S]):

@@ -19,8 +19,9 @@ from wsev.cli.flags import NAMES, Flag, GroupedCommand, flags_of, given
 from wsev.cli.program import Program, ProgramError
 from wsev.errors import OptionError, WsevError
 from wsev.options import Listening, Options
-from wsev.server import Server, ServerRun, check_workers
+from wsev.server import Server, ServerRun
 from wsev.workers import worker
+from wsev.workers.cpus import check_workers
 from wsev.workers.places import Place
 
 __all__ = ["serve"]

@@ -1,6 +1,7 @@
-"""How many CPUs this process may use: by affinity, and by the quota of its control group, as containers have it.
+"""How many workers: as many as asked for, or as many as this process may use CPUs.
 
-``os.cpu_count()`` says what the machine has, which in a container with half a CPU of sixty-four is far too much.
+That is by affinity, and by the quota of its control group, as containers have it: ``os.cpu_count()`` says what the
+machine has, which in a container with half a CPU of sixty-four is far too much.
 """
 
 from __future__ import annotations
@@ -10,8 +11,22 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-__all__ = ["usable_cpus"]
+from wsev.errors import OptionError
+
+__all__ = ["check_workers", "usable_cpus"]
+
+
+def check_workers(workers: Any) -> int:
+    """The number of workers that ``"auto"`` or a number stands for; OptionError for what is neither."""
+    if workers == "auto":
+        return usable_cpus() if hasattr(os, "fork") else 1
+    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
+        raise OptionError("workers", workers, "must be at least 1, or 'auto' for the CPUs that this process may use")
+    if workers > 1 and not hasattr(os, "fork"):
+        raise OptionError("workers", workers, "this system cannot fork a process; leave it out")
+    return workers
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
