@@ -8,8 +8,8 @@ It hears "welcome" (name, people, history) or "error" (code, text); then, from e
 
 Each worker process has variables of its own. So the workers tell each other, on a topic that all of them listen to,
 what was said ("message"), who is with them ("people": when that changes, and every two seconds), and to one that is new
-what was said before ("history"). Each tells its own pages. A worker that is silent for long is gone, and its people
-with it, unless they are back elsewhere.
+what was said before and who was heard of ("history"). Each tells its own pages. A worker that dies or is replaced says
+nothing, and is gone when it was silent for long; its people with it, unless they are back elsewhere.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ class Elsewhere:
     """Another worker, as it has told of itself."""
 
     people: dict[str, Person]
-    heard_at: float
+    heard_at: float  # time.monotonic(), which is one clock for all processes of a machine
+    is_hearsay: bool = False  # told by a third one; it may be dead
 
 
 Conn = wsev.Connection[Visitor]
@@ -99,8 +100,9 @@ async def in_touch(server: wsev.Server[Visitor]) -> AsyncIterator[str]:
     def heard(topic: str, text: str | bytes) -> None:
         event = json.loads(text)
         if event["from"] != token:
-            met.set()
             heard_backstage(token, event)
+        if event.get("to") == token:
+            met.set()
 
     async def beat() -> None:
         while True:
@@ -112,14 +114,15 @@ async def in_touch(server: wsev.Server[Visitor]) -> AsyncIterator[str]:
 
     server.subscribe(BACKSTAGE, heard)
     beating = asyncio.create_task(beat())
-    if server.total_stats().workers > 1:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(1):  # a successor knows what was said before it opens its door
-                await met.wait()
+    if server.total_stats().workers == 1:
+        met.set()  # there is nobody to meet
+    with suppress(TimeoutError):
+        async with asyncio.timeout(1):  # a successor knows what was said before it opens its door
+            await met.wait()
     yield token
     beating.cancel()
-    tell_people(token)  # nobody is here any more
     server.unsubscribe(BACKSTAGE, heard)
+    people.clear()
     others.clear()
     told.clear()
     history.clear()
@@ -148,19 +151,27 @@ def heard_backstage(token: str, event: dict[str, Any]) -> None:
         case {"type": "message", "message": message}:
             remember(message)
         case {"type": "people", "from": other, "people": told_people}:
-            if other not in others:
+            if other not in others or others[other].is_hearsay:
                 tell_people(token)
-                tell_workers("history", token, to=other, messages=list(history))
-            others[other] = Elsewhere({key: Person(**person) for key, person in told_people.items()}, time.monotonic())
-            for key in people.keys() & others[other].people.keys():
+                known = {key: asdict(each) for key, each in others.items()}
+                tell_workers("history", token, to=other, messages=list(history), others=known)
+            others[other] = Elsewhere(persons(told_people), time.monotonic())
+            shared = people.keys() & others[other].people.keys()
+            for key in shared:
                 settle(key, others[other].people[key])
+            if shared - people.keys():
+                tell_people(token)
             tell_changes()
-        case {"type": "history", "to": to, "messages": messages} if to == token:
-            known = {(said["id"], said["name"]) for said in history}
-            missing = [said for said in messages if (said["id"], said["name"]) not in known]
-            merged = sorted([*history, *missing], key=lambda said: said["at"])
-            history.clear()
-            history.extend(merged)
+        case {"type": "history", "to": to, "messages": messages, "others": known} if to == token:
+            for key, each in known.items():
+                if key != token:
+                    others.setdefault(key, Elsewhere(persons(each["people"]), each["heard_at"], is_hearsay=True))
+            tell_changes()
+            catch_up(messages)
+
+
+def persons(told_people: dict[str, Any]) -> dict[str, Person]:
+    return {key: Person(**person) for key, person in told_people.items()}
 
 
 def settle(key: str, there: Person) -> None:
@@ -199,8 +210,24 @@ def tell_changes(*, but: Conn | None = None) -> None:
 
 
 def remember(message: dict[str, Any]) -> None:
-    history.append(message)
-    tell_pages("message", **message)  # to the sender too, who so learns that it has arrived
+    if not any(is_same(message, said) for said in history):  # else it came with another worker's history
+        history.append(message)
+        tell_pages("message", **message)  # to the sender too, who so learns that it has arrived
+
+
+def catch_up(messages: list[dict[str, Any]]) -> None:
+    """Take over what another worker remembers and this one has missed."""
+    missed = [message for message in messages if not any(is_same(message, said) for said in history)]
+    merged = sorted([*history, *missed], key=lambda said: said["at"])
+    history.clear()
+    history.extend(merged)
+    for message in missed:
+        if message in history:
+            tell_pages("message", **message)
+
+
+def is_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return (one["id"], one["name"]) == (other["id"], other["name"])
 
 
 # The pages.
@@ -233,7 +260,8 @@ def received(conn: Conn, message: str | bytes) -> None:
 @server.on_disconnect
 def disconnected(conn: Conn, error: Exception | None) -> None:
     key = conn.state.name.casefold()
-    if people.get(key) is conn:  # it may have come back on another connection
+    # It may have come back on another connection; and who is with a worker that stops comes back to another one.
+    if people.get(key) is conn and server.addresses:
         del people[key]
         tell_people(server.state)
         tell_changes()

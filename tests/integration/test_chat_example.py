@@ -14,18 +14,14 @@ import json
 import re
 import sys
 from types import ModuleType
-from typing import Any
 
 import pytest
-from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from tests.conftest import Connect, Raw, Serve
+from tests.guest import KEY, OTHER_KEY, Guest
 from tests.peer import TEXT, Head
 from tests.program import EXAMPLES
-
-KEY = "0123456789abcdef" * 2
-OTHER_KEY = KEY[::-1]
 
 
 @pytest.fixture
@@ -39,38 +35,6 @@ async def chat(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec.loader.exec_module(module)
     await serve(module.server)
     return module
-
-
-class Guest:
-    """One client of the room."""
-
-    def __init__(self, client: ClientConnection) -> None:
-        self.client = client
-
-    async def send(self, **message: object) -> None:
-        await self.client.send(json.dumps(message))
-
-    async def hear(self, type: str) -> dict[str, Any]:
-        """The next message, which must be of this type."""
-        message: dict[str, Any] = json.loads(await self.client.recv())
-        assert message["type"] == type, message
-        return message
-
-    async def hear_error(self, code: str) -> None:
-        assert (await self.hear("error"))["code"] == code
-
-    async def hear_nothing(self) -> None:
-        """All that was said so far has been heard: the next thing is the answer to a ping of ours."""
-        await self.send(type="ping")
-        await self.hear("pong")
-
-    async def join(self, name: str, key: str = KEY) -> dict[str, Any]:
-        await self.send(type="join", name=name, key=key)
-        return await self.hear("welcome")
-
-    async def say(self, text: str, id: str = "1") -> dict[str, Any]:
-        await self.send(type="say", id=id, text=text)
-        return await self.hear("message")
 
 
 async def visit(connect: Connect, chat: ModuleType) -> Guest:
@@ -172,6 +136,43 @@ async def test_message_sent_again_is_said_once(chat: ModuleType, connect: Connec
     await ada.hear("joined")
     await ada.hear("message")
     assert await ada.say("Yes, and this id is mine.", id="abc") != said
+
+
+# -------------------------------------------------------------------------------------------------------- other workers
+
+# With real ones: tests/processes/test_chat_workers.py. Here the test speaks as one, on the topic that they listen to.
+
+
+def tell_as_another_worker(chat: ModuleType, type: str, **fields: object) -> None:
+    chat.server.publish(chat.BACKSTAGE, json.dumps({"type": type, "from": "another", **fields}))
+
+
+async def test_message_and_a_history_that_has_it_are_heard_once(chat: ModuleType, connect: Connect) -> None:
+    ada = await visit(connect, chat)
+    await ada.join("Ada")
+    first, second = [{"id": str(at), "name": "Grace", "text": "Good morning", "at": at} for at in (1.0, 2.0)]
+    history = {"to": chat.server.state, "messages": [first, second], "others": {}}
+    tell_as_another_worker(chat, "message", message=first)
+    tell_as_another_worker(chat, "history", **history)
+    tell_as_another_worker(chat, "message", message=second)
+    tell_as_another_worker(chat, "history", **history)
+    assert await ada.hear("message") == {"type": "message", **first}
+    assert await ada.hear("message") == {"type": "message", **second}
+    await ada.hear_nothing()
+    assert list(chat.history) == [first, second]
+
+
+async def test_history_older_than_what_is_remembered_is_not_heard_again(chat: ModuleType, connect: Connect) -> None:
+    ada = await visit(connect, chat)
+    await ada.join("Ada")
+    said = [{"id": str(at), "name": "Grace", "text": "Good morning", "at": at} for at in range(51)]
+    for message in said:
+        tell_as_another_worker(chat, "message", message=message)
+    tell_as_another_worker(chat, "history", to=chat.server.state, messages=said[:50], others={})
+    for message in said:
+        assert await ada.hear("message") == {"type": "message", **message}
+    await ada.hear_nothing()
+    assert list(chat.history) == said[1:]
 
 
 # ---------------------------------------------------------------------------------------------------------- rude guests
