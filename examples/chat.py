@@ -105,20 +105,21 @@ async def in_touch(server: wsev.Server[Visitor]) -> AsyncIterator[str]:
             met.set()
 
     async def beat() -> None:
+        pause = 0.05
         while True:
             tell_people(token)
-            await asyncio.sleep(BEAT if met.is_set() else BEAT / 20)
+            pause = BEAT if met.is_set() else min(BEAT, 2 * pause)
+            await asyncio.sleep(pause)
             for silent in [key for key, other in others.items() if time.monotonic() - other.heard_at > SILENCE]:
                 del others[silent]
             tell_changes()
 
     server.subscribe(BACKSTAGE, heard)
     beating = asyncio.create_task(beat())
-    if server.total_stats().workers == 1:
-        met.set()  # there is nobody to meet
-    with suppress(TimeoutError):
-        async with asyncio.timeout(1):  # a successor knows what was said before it opens its door
-            await met.wait()
+    if server.total_stats().workers > 1:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1):  # a successor knows what was said before it opens its door
+                await met.wait()
     yield token
     beating.cancel()
     server.unsubscribe(BACKSTAGE, heard)
@@ -156,6 +157,7 @@ def heard_backstage(token: str, event: dict[str, Any]) -> None:
                 known = {key: asdict(each) for key, each in others.items()}
                 tell_workers("history", token, to=other, messages=list(history), others=known)
             others[other] = Elsewhere(persons(told_people), time.monotonic())
+            have_moved(others[other].people)
             shared = people.keys() & others[other].people.keys()
             for key in shared:
                 settle(key, others[other].people[key])
@@ -181,6 +183,14 @@ def settle(key: str, there: Person) -> None:
         people.pop(key).close(4000, "joined again elsewhere")
     elif here.proof != there.proof and (here.since, here.proof) > (there.since, there.proof):
         people.pop(key).close(1013, "the name was taken at the same moment")
+
+
+def have_moved(here: dict[str, Person]) -> None:
+    """Who is with one worker is not any more with another that told of them before, and may be dead."""
+    for other in others.values():
+        for key in other.people.keys() & here.keys():
+            if other.people[key].proof == here[key].proof and other.people[key].since < here[key].since:
+                del other.people[key]
 
 
 def whoever_is(key: str) -> Person | None:
@@ -283,6 +293,7 @@ def join(conn: Conn, name: str, secret: str) -> None:
         people[key].close(4000, "joined again elsewhere")
     conn.state.name, conn.state.proof, conn.state.since = before.name if before else name, proof, time.time()
     people[key] = conn
+    have_moved({key: person_of(conn)})
     tell_people(server.state)
     tell_changes(but=conn)
     conn.send(encode("welcome", name=conn.state.name, people=list(told.values()), history=list(history)))
