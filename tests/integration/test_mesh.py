@@ -18,7 +18,7 @@ import pytest
 import wsev
 from tests.conftest import Raw, Serve
 from tests.member import BINARY_MESSAGE, HEARD, HELLO, SUBSCRIBE, TEXT_MESSAGE, UNSUBSCRIBE, VERSION, LinkPeer, Member
-from tests.peer import BINARY, TEXT, Peer
+from tests.peer import BINARY, CLOSE, TEXT, Peer
 from wsev.brokers.links import MAX_PAYLOAD, MAX_UNSENT
 from wsev.brokers.mesh import Mesh
 
@@ -334,6 +334,22 @@ async def test_a_member_that_leaves_is_no_trouble(server: Server, name: str, joi
     await (await join()).meet(name)
     assert server.errors.empty()
     assert server.publish("room", "to nobody") == 0
+
+
+async def test_what_is_said_to_a_link_that_is_being_closed_ends_it_no_other_way(
+    server: Server, name: str, join: Join
+) -> None:
+    member = await join()
+    says, _ = await member.meet(name)
+    mesh = server._serving.fanout._broker  # type: ignore[union-attr]  # it is started
+    mesh._peers[member.name].outgoing.close(1001)  # type: ignore[union-attr]  # it is a Mesh
+    server.subscribe("new", print)
+    frame = await says.read_frame()
+    assert (frame.opcode, frame.payload) == (CLOSE, b"\x03\xe9")
+    await says.send_close(1001)
+    again = await member.accept()
+    assert await again.hear_hello() == (name, {b"", b"new"})
+    assert server.errors.empty()
 
 
 async def test_a_link_that_is_lost_is_dialled_again_and_the_member_still_wants_what_it_wanted(

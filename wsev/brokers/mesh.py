@@ -29,6 +29,7 @@ from wsev.brokers.envelope import (
     decode_topic,
     encode_hello,
     encode_interest,
+    head_of,
 )
 from wsev.brokers.interest import Interest
 from wsev.brokers.links import Links
@@ -42,8 +43,6 @@ Link = Connection[Any]
 JOIN_TIMEOUT = 2.0  # seconds that a start waits for the members that it finds, one of which may hang
 HELLO_TIMEOUT = 5.0  # seconds; who dials says HELLO at once
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0  # seconds between attempts to dial, each twice the last; the first is at once
-
-IS_TEXT = {int(Kind.TEXT): True, int(Kind.BINARY): False}  # the kinds that are messages
 
 
 class Peer:
@@ -80,7 +79,8 @@ class Mesh:
         self._high_water = high_water
         self._hello_timeout = hello_timeout
         self._server: asyncio.AbstractServer | None = None
-        self._names: dict[bytes, str] = {}  # of the topics that we want, by their UTF-8
+        self._wanted: set[bytes] = set()  # topics, as UTF-8
+        self._heads: dict[bytes, tuple[str, bool]] = {}  # of the messages that we want: the topic, and whether text
         self._peers: dict[str, Peer] = {}
         self._interest: Interest[Link] = Interest()
         self._strangers: dict[Link, asyncio.TimerHandle] = {}  # incoming links without a HELLO yet, and their time
@@ -130,13 +130,17 @@ class Mesh:
     def subscribe(self, topic: str) -> None:
         """Tell everybody."""
         encoded = topic.encode()
-        self._names[encoded] = topic
+        self._wanted.add(encoded)
+        for is_text in (True, False):
+            self._heads[head_of(topic, is_text=is_text)] = (topic, is_text)
         self._tell(encode_interest(Kind.SUBSCRIBE, encoded))
 
     def unsubscribe(self, topic: str) -> None:
         """Tell everybody."""
         encoded = topic.encode()
-        self._names.pop(encoded, None)
+        self._wanted.discard(encoded)
+        for is_text in (True, False):
+            self._heads.pop(head_of(topic, is_text=is_text), None)
         self._tell(encode_interest(Kind.UNSUBSCRIBE, encoded))
 
     async def stop(self) -> None:
@@ -152,7 +156,8 @@ class Mesh:
             if peer.timer is not None:
                 peer.timer.cancel()
         self._peers.clear()
-        self._names.clear()
+        self._wanted.clear()
+        self._heads.clear()
         await self._links.stop(CloseCode.GOING_AWAY)
 
     async def drain(self) -> None:
@@ -170,9 +175,9 @@ class Mesh:
             self._host.dropped(full, "another worker takes its messages too slowly")
 
     def _say(self, peer: Peer, frame: bytes) -> None:
-        # What a member wants may not get lost as messages may: a link that has no room for it is made anew.
-        if peer.outgoing is not None and not peer.outgoing.send(frame):
-            peer.outgoing.abort()
+        link = peer.outgoing
+        if link is not None and not link.send(frame) and link.is_open:
+            link.abort()  # what a member wants may not get lost as messages may: the next HELLO says it
 
     def _tell(self, frame: bytes) -> None:
         for peer in self._peers.values():
@@ -219,7 +224,7 @@ class Mesh:
     def _outgoing_opened(self, link: Link) -> None:
         peer: Peer = link.state
         peer.outgoing = link
-        self._say(peer, encode_hello(self._directory.name, self._names))
+        self._say(peer, encode_hello(self._directory.name, self._wanted))
         if peer.incoming is not None:
             self._say(peer, HEARD)
         for topic in peer.topics:
@@ -245,36 +250,35 @@ class Mesh:
     def _received(self, link: Link, frame: bytes) -> None:
         """The path of each message; what is none leaves it early."""
         try:
-            is_text, end = IS_TEXT.get(frame[0]), 2 + frame[1]
+            end = 2 + frame[1]
         except IndexError:
             self._refuse(link, frame)
             return
-        if is_text is None or link.state is None:
+        wanted = self._heads.get(frame[:end])
+        if wanted is None or link.state is None:
             self._heard(link, frame)
-            return
-        topic = self._names.get(frame[2:end])
-        if topic is not None:  # else we have just unsubscribed
-            self._deliver(topic, frame[end:], is_text)
+        else:
+            self._deliver(wanted[0], frame[end:], wanted[1])
 
     def _heard(self, link: Link, frame: bytes) -> None:
-        """What is no message: what the peer wants, mostly."""
+        """What is no message that we want: what the peer wants, mostly."""
         peer: Peer | None = link.state
         kind = frame[0]
-        if kind == Kind.HELLO and peer is None:
-            hello = decode_hello(frame)
+        if peer is None:
+            hello = decode_hello(frame) if kind == Kind.HELLO else None
             if hello is None or hello.name == self._directory.name:
                 self._refuse(link, frame)
             else:
                 self._greeted(link, hello)
             return
+        if kind in (Kind.TEXT, Kind.BINARY):
+            return  # we have just said that we do not want it any more
         topic = decode_topic(frame)
-        if peer is None or topic is None:
-            self._refuse(link, frame)
-        elif kind == Kind.SUBSCRIBE:
+        if topic is not None and kind == Kind.SUBSCRIBE:
             self._wants(peer, topic)
-        elif kind == Kind.UNSUBSCRIBE:
+        elif topic is not None and kind == Kind.UNSUBSCRIBE:
             self._wants_no_more(peer, topic)
-        elif kind == Kind.HEARD:
+        elif frame == HEARD:
             peer.attempts = 0
             if not peer.joined.done():
                 peer.joined.set_result(None)
