@@ -18,7 +18,7 @@ class Program:
     """One of the examples, on a port that stays the same when it is started again.
 
     Args:
-        name: its file in examples/.
+        name: its file in examples/, or the whole path of another one.
         ready: what it writes when it serves.
     """
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,9 +37,12 @@ QUIET = [
 PHONE = {"viewport": {"width": 360, "height": 640}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
 
 
+TWO_WORKERS = str(Path(__file__).parents[1] / "chatroom.py")
+
+
 @pytest.fixture
-async def program() -> AsyncIterator[Program]:
-    program = Program("chat.py")
+async def program(request: pytest.FixtureRequest) -> AsyncIterator[Program]:
+    program = Program(getattr(request, "param", "chat.py"))
     await program.start()
     yield program
     await program.stop()
@@ -83,6 +88,18 @@ async def enter(page: Page, name: str) -> None:
     await page.get_by_label("Your name").fill(name)
     await page.get_by_role("button", name="Join the room").click()
     await expect(page.get_by_role("status")).to_have_text("Connected")
+
+
+async def watch_workers(page: Page) -> list[int]:
+    """The process numbers of the workers that the page will have been with, the last one last."""
+    workers: list[int] = []
+    session = await page.context.new_cdp_session(page)
+    session.on(
+        "Network.webSocketHandshakeResponseReceived",
+        lambda event: workers.append(int(event["response"]["headers"]["Worker"])),
+    )
+    await session.send("Network.enable")
+    return workers
 
 
 async def say(page: Page, text: str) -> None:
@@ -183,6 +200,34 @@ async def test_server_comes_back_and_the_pages_with_it(open_page: Open, program:
     await expect(ada.get_by_label("Message", exact=True)).to_have_value("a draft")
     await say(grace, "We are back")
     await hears(ada, "We are back")
+
+
+@pytest.mark.parametrize("program", [TWO_WORKERS], indirect=True, ids=["two workers"])
+async def test_worker_is_killed_and_only_its_own_page_notices(open_page: Open) -> None:
+    ada, grace = await open_page(), await open_page()
+    workers_of_ada, workers_of_grace = await watch_workers(ada), await watch_workers(grace)
+    await enter(grace, "Grace")
+    await enter(ada, "Ada")
+    for _ in range(50):  # the kernel tosses a coin for each connection
+        if workers_of_ada[-1] != workers_of_grace[-1]:
+            break
+        await ada.reload()
+        await expect(ada.get_by_role("status")).to_have_text("Connected")
+    await expect(ada.locator("#names bdi")).to_have_count(2)
+    await say(ada, "Good morning, Grace")
+    await hears(grace, "Good morning, Grace")
+    noticed = await ada.locator("#log .notice").all_inner_texts()
+    assert workers_of_ada[-1] != workers_of_grace[-1]
+    os.kill(workers_of_grace[-1], signal.SIGKILL)
+    await expect(grace.locator("#log .notice").last).to_have_text("You are back.")
+    await say(grace, "Here I am again")
+    for page in ada, grace:
+        await hears(page, "Here I am again")
+        await expect(page.locator("#log .message .body")).to_have_text(["Good morning, Grace", "Here I am again"])
+        await expect(page.locator("#names bdi")).to_have_count(2)
+    assert await ada.locator("#log .notice").all_inner_texts() == noticed
+    await grace.reload()  # what she sees now is what her worker remembers
+    await expect(grace.locator("#log .message .body")).to_have_text(["Good morning, Grace", "Here I am again"])
 
 
 @pytest.mark.slow
