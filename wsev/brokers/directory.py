@@ -51,7 +51,9 @@ class MeshDirectory:
         self.name = secrets.token_hex(4)
         path = self._path_of(self.name)
         if len(os.fsencode(path)) > MAX_PATH:
-            raise self._error(f"its sockets would have paths of more than {MAX_PATH} bytes: take a shorter one")
+            raise self._error(
+                f"its sockets would have paths of more than {MAX_PATH} bytes: take a shorter one (for 'local': TMPDIR)"
+            )
         unnamed = path.removesuffix(SUFFIX) + ".new"
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
