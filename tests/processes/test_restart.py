@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import ssl as tls
@@ -15,7 +16,7 @@ import trustme
 
 from tests.crowd import Crowd
 from tests.peer import CLOSE, Peer, upgrade_request
-from tests.processes.conftest import Start, Visit, ask, connect, visit_place
+from tests.processes.conftest import ROOT, Start, Visit, ask, connect, visit_place
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_factories=["asyncio"])]  # this loop is only the clients'
 
@@ -31,7 +32,7 @@ server.on_message(lambda conn, message: conn.send(message))
     ("size", "pause"),
     [
         pytest.param(500, 0.05, id="500 connections", marks=pytest.mark.timeout(60)),
-        pytest.param(5000, 2.0, id="5000 connections", marks=pytest.mark.timeout(180)),
+        pytest.param(5000, 4.0, id="5000 connections", marks=pytest.mark.timeout(400)),
     ],
 )
 async def test_under_steady_traffic_nobody_is_refused_and_nobody_hangs(start: Start, size: int, pause: float) -> None:
@@ -240,3 +241,20 @@ async def test_a_renewed_certificate_is_used_by_the_new_workers(start: Start, tm
     await run.line("all workers are replaced")
     assert serial_number(run.port) != old
     await run.stop()
+
+
+async def test_the_log_is_what_the_docs_show(start: Start) -> None:
+    def facts(lines: list[str]) -> list[str]:
+        """What the supervisor says, without its time and its numbers, which tell the two workers apart."""
+        found = (re.search(r"(INFO|ERROR) wsev\.worker.*", line) for line in lines)
+        return sorted(re.sub(r"\d+", "N", line[0]) for line in found if line)
+
+    page = (ROOT / "docs" / "howto" / "workers.md").read_text()
+    shown = page.split("```text\n")[1].split("```")[0].splitlines()
+    run = await (await start("")).started()
+    os.kill(run.workers[0], signal.SIGKILL)
+    await run.line("worker 0 .* is ready")
+    run.signal(signal.SIGHUP)
+    await run.line("all workers are replaced")
+    await run.stop()
+    assert facts(run.lines) == facts(shown)
