@@ -7,7 +7,9 @@ import os
 import re
 import signal
 import socket
+import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,13 @@ from tests.processes.conftest import Start, Visit, ask, connect, visit_place
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_factories=["asyncio"])]  # this loop is only the clients'
 
 WHO = "server.on_message(who)"
+
+
+@pytest.fixture
+def temporary() -> Iterator[str]:
+    """A directory for temporary files, with a path as short as usual."""
+    with tempfile.TemporaryDirectory() as directory:
+        yield directory
 
 
 def is_running(pid: int) -> bool:
@@ -452,11 +461,11 @@ async def test_a_worker_that_does_not_stop_is_killed(start: Start, visit: Visit)
 
 
 async def test_workers_whose_supervisor_is_gone_stop_gracefully_and_leave_nothing(
-    start: Start, visit: Visit, tmp_path: Path
+    start: Start, visit: Visit, temporary: str
 ) -> None:
-    run = await start(WHO, env=os.environ | {"TMPDIR": str(tmp_path)})
+    run = await start(WHO, env=os.environ | {"TMPDIR": temporary})
     await run.started()
-    assert len(os.listdir(tmp_path)) == 1  # the private directory of the workers
+    assert len(os.listdir(temporary)) == 1  # the private directory of the workers
     peers = [await visit_place(visit, run.port, place) for place in (0, 1)]
     run.process.kill()
     for peer in peers:
@@ -466,13 +475,21 @@ async def test_workers_whose_supervisor_is_gone_stop_gracefully_and_leave_nothin
         await peer.read_eof()
     await run.end()  # both workers have ended
     assert run.text.count("the supervisor is gone; stopping") == 2
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(temporary) == []
 
 
-async def test_nothing_is_left_in_the_temporary_directory(start: Start, tmp_path: Path) -> None:
-    run = await start("", env=os.environ | {"TMPDIR": str(tmp_path)})
+async def test_nothing_is_left_in_the_temporary_directory(start: Start, temporary: str) -> None:
+    run = await start("", env=os.environ | {"TMPDIR": temporary})
     await (await run.started()).stop()
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(temporary) == []
+
+
+async def test_a_temporary_directory_with_a_long_path_is_none_for_sockets(start: Start, tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    run = await (await start("", env=os.environ | {"TMPDIR": str(long)})).started()
+    assert os.listdir(long) == []
+    await run.stop()
 
 
 async def test_a_terminal_that_is_closed_ends_the_run(start: Start) -> None:
@@ -496,6 +513,26 @@ async def test_threads_that_run_already_are_warned_of_by_name(start: Start) -> N
     )
     await run.line(r"WARNING .*threads run already \(poller\)")
     await (await run.started()).stop()
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+async def test_a_loop_that_ran_before_the_workers_were_forked_harms_none(start: Start, visit: Visit, loop: str) -> None:
+    """As that of a program that prepares its database before."""
+    run = await start(
+        f"""
+        import uvloop
+
+        async def prepare():
+            await (await asyncio.create_subprocess_exec("true")).wait()
+
+        {loop}.run(prepare())
+        server.on_message(who)
+        """
+    )
+    await run.started()
+    for place in (0, 1):
+        await visit_place(visit, run.port, place)
+    await run.stop()
 
 
 async def test_what_was_printed_before_the_run_is_printed_once(start: Start) -> None:

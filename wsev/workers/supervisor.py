@@ -38,6 +38,8 @@ HEALTHY = 10.0  # seconds after which a worker that dies is not taken for one th
 # A place that nobody will serve for so many seconds is closed.  Until then a connection that waits there is better off
 # than one that is reset; a client that hears nothing for longer may as well try elsewhere.
 MAX_EMPTY = 1.0
+# A Unix socket's path has at most 103 bytes on macOS, and 107 on Linux (unix(7)); a slash and a name take 14 of them.
+MAX_DIRECTORY = 89
 
 
 class Backoff:
@@ -118,8 +120,7 @@ class Supervisor:
             try:
                 self._scoreboard = Scoreboard(slots=2 * len(self._posts) + 1)
                 if len(self._posts) > 1:
-                    # Private: nobody else may open the sockets that workers make in it.
-                    self._directory = tempfile.mkdtemp(prefix="wsev-")
+                    self._directory = make_private_directory()
                 self._supervise()
             finally:
                 self._end_all()
@@ -336,6 +337,15 @@ class Supervisor:
                 "threads in lifespan",
                 ", ".join(others),
             )
+
+
+def make_private_directory() -> str:
+    """A directory that only this user may enter, with a path that leaves room for the names of Unix sockets."""
+    directory = tempfile.mkdtemp(prefix="wsev-")
+    if len(os.fsencode(directory)) > MAX_DIRECTORY:
+        os.rmdir(directory)
+        directory = tempfile.mkdtemp(prefix="wsev-", dir="/tmp")
+    return directory
 
 
 def has_terminal() -> bool:
