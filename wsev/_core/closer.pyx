@@ -173,6 +173,8 @@ cdef class Closer(Dispatcher):
     cdef int overflowed(self) except -1:
         """The peer reads more slowly than it is sent to (slow_consumer)."""
         cdef Py_ssize_t amount = self.buffered()
+        if self.ready_state != OPEN:
+            return 0                        # it ended when room was sought
         self.server.count_limit("max_buffered_amount", self)
         if self.server.drops_messages:
             self.server.dropped += 1

@@ -12,23 +12,19 @@ from libc.stdint cimport uint8_t
 
 import asyncio
 import errno
-import logging
 import types
 
 from wsev._core.dispatch cimport CONNECT, Callbacks
 from wsev._core.frames cimport FIN, MAX_CONTROL_PAYLOAD, OPCODE_BINARY, OPCODE_PING, OPCODE_TEXT
 from wsev._core.loop cimport ServerState
 from wsev._core.output cimport Output
-from wsev._core.rules cimport is_close_code_allowed
 from wsev._core.timeouts cimport Timed
 from wsev._core.writer cimport CLOSED, CLOSING, ENDING, OPEN
+from wsev.close import check_close
 from wsev.errors import ConnectionClosed
-
-logger = logging.getLogger("wsev.connection")
 
 cdef enum:
     NORMAL_CLOSURE = 1000       # RFC 6455 section 7.4.1
-    MAX_CLOSE_REASON = 123      # bytes: a control frame's 125 less the code (section 5.5.1)
 
 cdef tuple STATE_NAMES = ("OPENING", "OPEN", "CLOSING", "CLOSING", "CLOSED")
 
@@ -216,7 +212,7 @@ cdef class Connection(Timed, asyncio.BufferedProtocol):
         if self.ready_state == OPEN and not self.is_loop_closed():
             self.flush_now()
 
-    def close(self, int code=NORMAL_CLOSURE, str reason=""):
+    def close(self, code=NORMAL_CLOSURE, reason=""):
         """Send a Close frame behind what was sent, and end the connection (RFC 6455 section 7.1.2).
 
         Nothing more is delivered but ``on_disconnect``, not even what has been received already.  The peer has
@@ -227,14 +223,11 @@ cdef class Connection(Timed, asyncio.BufferedProtocol):
             reason: at most 123 bytes of UTF-8.
 
         Raises:
+            TypeError: ``code`` is no int, or ``reason`` no str.
             ValueError: a code that may not be sent (RFC 6455 section 7.4), or too long a reason.
         """
-        cdef bytes encoded = reason.encode()
+        cdef bytes encoded = check_close(code, reason)
         self.server.check_thread()
-        if not is_close_code_allowed(code):
-            raise ValueError(f"code={code}: may not be sent; use 1000 to 1003, 1007 to 1014 or 3000 to 4999")
-        if len(encoded) > MAX_CLOSE_REASON:
-            raise ValueError(f"reason: {len(encoded)} bytes of UTF-8; at most {MAX_CLOSE_REASON} fit a Close frame")
         if self.ready_state != OPEN or self.is_loop_closed():
             return
         self.stop_delivering()
@@ -353,10 +346,6 @@ cdef class Connection(Timed, asyncio.BufferedProtocol):
         self.begin_event()
         try:
             self.received(self.loop_state.read_buffer, size)
-        except Exception as error:
-            # No memory, or a defect of ours: the end of this connection, and of no other.
-            logger.exception("%r: what it received could not be dealt with", self)
-            self.abort_with(error)
         finally:
             self.end_event()
 
@@ -408,4 +397,4 @@ cdef class Connection(Timed, asyncio.BufferedProtocol):
         if not self.has_room():
             self.overflowed()
             return False
-        return True
+        return self.ready_state == OPEN     # looking for room may have run a finalizer

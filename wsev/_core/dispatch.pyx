@@ -336,9 +336,12 @@ cdef class Dispatcher(Writer):
             The ``asyncio.Task``.
 
         Raises:
+            TypeError: ``coro`` is no coroutine.
             ConnectionClosed: the connection is not open any more; the coroutine was closed unrun.
         """
         self.server.check_thread()
+        if not asyncio.iscoroutine(coro):
+            raise TypeError(f"coro={coro!r}: must be a coroutine, such as a call of an async function returns")
         if self.ready_state != OPEN:
             coro.close()
             raise ConnectionClosed(self.close_code or 1006, self.close_reason)

@@ -29,6 +29,7 @@ cdef class LoopMember:
     cdef int place                      # in Members, from 1 on; 0: it is in none
 
     cdef int run_scheduled(self) except -1
+    cdef Py_ssize_t buffered(self) except -1    # bytes that it was given and the kernel was not
     cpdef int64_t expire(self, int64_t now) except -1
 
 

@@ -38,6 +38,9 @@ cdef class LoopMember:
         """Its turn in a flush queue has come."""
         return 0
 
+    cdef Py_ssize_t buffered(self) except -1:
+        return 0
+
     cpdef int64_t expire(self, int64_t now) except -1:
         """Its time in the wheel has come.  Returns when to look next, 0 for never."""
         return 0
@@ -458,4 +461,7 @@ cdef class ServerState:
     @property
     def unsent(self):
         """Bytes that were taken and not yet given to the kernel, of all connections."""
-        return sum(connection.buffered_amount for connection in self.connections)
+        cdef Py_ssize_t unsent = 0
+        for member in self.connections.members:
+            unsent += (<LoopMember> member).buffered()
+        return unsent

@@ -17,11 +17,12 @@ cdef class Receiver(Closer):
     cdef int begin_event(self) except -1
     cdef int received(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int end_event(self) except -1
-    cdef int process(self) except -1
     cdef bint may_process(self) noexcept
     cdef int hold(self) except -1
     cdef int use_backlog(self) except -1
     cdef bint has_backlog(self) noexcept
+    cdef int _process(self) except -1
+    cdef int _process_safely(self) except -1
     cdef int _proceed(self) except -1
     cdef void _drop_backlog(self) noexcept
     cdef Parser _take_parser(self)

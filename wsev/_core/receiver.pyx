@@ -80,7 +80,7 @@ cdef class Receiver(Closer):
             (not self.is_congested or self.ready_state != OPEN) and (self.waiting is None or self.takes_events())
         )
 
-    cdef int process(self) except -1:
+    cdef int _process(self) except -1:
         """What the parser was fed, event by event."""
         cdef int event
         cdef object message
@@ -151,7 +151,7 @@ cdef class Receiver(Closer):
         if self.delivers or self.ready_state == CLOSING:
             self._take_parser().feed_bytes(backlog.data + backlog.start, backlog.end - backlog.start)
             backlog.start = backlog.end
-            self.process()
+            self._process_safely()
             if self.has_backlog() and backlog.start < backlog.end:
                 return 0                # held again
         self._drop_backlog()
@@ -300,7 +300,16 @@ cdef class Receiver(Closer):
     cdef int received(self, const uint8_t* data, Py_ssize_t size) except -1:
         self.server.bytes_in += size
         self._take_parser().feed_bytes(data, size)
-        return self.process()
+        return self._process_safely()
+
+    cdef int _process_safely(self) except -1:
+        try:
+            self._process()
+        except Exception as error:
+            # No memory, or a defect of ours: the end of this connection, and of no other.
+            logger.exception("%r: what it received could not be dealt with", self)
+            self.abort_with(error)
+        return 0
 
     cdef int stop_receiving(self) except -1:
         """What has come and not been looked at is of no more use, but for what waits for the callbacks."""

@@ -38,7 +38,6 @@ cdef class Writer(Sink):
     cdef Buffer* _room(self, Py_ssize_t size) except NULL
     cdef Buffer* _refer(self, const uint8_t* data, Py_ssize_t size, object owner) except NULL
     cdef bint has_room(self) except -1
-    cdef Py_ssize_t buffered(self) except -1
     cdef int plan_flush(self) except -1         # by the flush rules
     cdef int flush_now(self) except -1
     cdef bint is_loop_closed(self) except -1    # where the caller may be outside the loop, before flush_now()

@@ -125,6 +125,11 @@ cdef class Writer(Sink):
         cdef Py_ssize_t most = self.server.max_buffered_amount
         if most < 0 or (self.unsent < most and not self.output.is_blocked):
             return True
+        if self.buffered() < most:
+            return True
+        if self.output.is_blocked or self.is_loop_closed():
+            return False
+        self.flush_now()        # the kernel has not been asked yet
         return self.buffered() < most
 
     cdef Py_ssize_t buffered(self) except -1:
@@ -234,6 +239,8 @@ cdef class Writer(Sink):
         if not self.has_room():
             self.overflowed()
             return False
+        if self.ready_state != OPEN:
+            return False
         if not self.queue_bytes(
             <const uint8_t*> PyBytes_AS_STRING(message.frame), PyBytes_GET_SIZE(message.frame), message.frame
         ):
@@ -287,7 +294,9 @@ def deliver(connections, EncodedMessage message not None, exclude=None):
     for connection in connections:
         if connection is exclude:
             continue
-        writer = <Writer?> connection
+        if not isinstance(connection, Writer):
+            raise TypeError(f"connections: holds {connection!r}, which is no Connection")
+        writer = <Writer> connection
         if writer.server.debug_thread:
             writer.server.check_thread()
         if writer.send_encoded(message):
