@@ -6,6 +6,7 @@ It owns the process: `start` returns when the program says that it serves, and `
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import sys
@@ -30,7 +31,7 @@ class Program:
 
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            *self._command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+            *self._command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, process_group=0
         )
         assert self._process.stdout is not None
         said = b""
@@ -41,10 +42,10 @@ class Program:
 
     def freeze(self) -> None:
         """Let it do nothing more, while its kernel still takes connections and bytes: as if the network had died."""
-        self._process.send_signal(signal.SIGSTOP)
+        os.killpg(self._process.pid, signal.SIGSTOP)  # its workers too
 
     def thaw(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
+        os.killpg(self._process.pid, signal.SIGCONT)
 
     async def stop(self) -> None:
         self._process.send_signal(signal.SIGINT)
