@@ -2,8 +2,8 @@
 
 Standard input: one line of JSON a round, `{"address": ..., "authority": ..., "count": ...}`.
 Standard output: "staying" when all but STAYING connections have ended, "done" when those have, too: the server's stop
-ends them.  Blocking sockets and generators: a client's next step is taken when all others have taken theirs, so that
-the server's timeouts of a batch run side by side.
+ends them.  Blocking sockets and generators: a client yields before it waits for the server, and goes on when all others
+of its batch have done so, too, so that the server's timeouts run side by side.
 """
 
 from __future__ import annotations
@@ -54,9 +54,8 @@ def reset(sock: socket.socket) -> None:
     sock.close()
 
 
-def upgrade(sock: socket.socket, path: bytes = b"/") -> Steps:
+def upgrade(sock: socket.socket, path: bytes = b"/") -> None:
     sock.sendall(REQUEST % (path, b""))
-    yield
     received = b""
     while b"\r\n\r\n" not in received:
         byte = sock.recv(1)
@@ -70,7 +69,7 @@ def says(data: bytes, *, path: bytes = b"/") -> Way:
     """Sends this, and reads whatever comes, up to the end: the server's, which this leads to."""
 
     def steps(sock: socket.socket) -> Steps:
-        yield from upgrade(sock, path)
+        upgrade(sock, path)
         sock.sendall(data)
         yield
         read_to_end(sock)
@@ -79,10 +78,10 @@ def says(data: bytes, *, path: bytes = b"/") -> Way:
 
 
 def leaves(data: bytes, leave: Callable[[socket.socket], None]) -> Way:
-    """Sends this, waits for others to take their turns, and goes away in the given manner."""
+    """Sends this, and goes away in the given manner."""
 
     def steps(sock: socket.socket) -> Steps:
-        yield from upgrade(sock)
+        upgrade(sock)
         sock.sendall(data)
         yield
         leave(sock)
@@ -118,7 +117,7 @@ def fin(sock: socket.socket) -> None:
 
 
 def answers_close(sock: socket.socket) -> Steps:
-    yield from upgrade(sock)
+    upgrade(sock)
     sock.sendall(frame(TEXT, b"close"))
     yield
     sock.recv(2)
@@ -159,7 +158,7 @@ WAYS: dict[str, Way] = {
     "a wrong opcode, and much behind it": says(b"\x83\x80" + bytes(50_000)),
     "a wrong close code": says(frame(CLOSE, b"\x03\xed")),
     # The peer is slow
-    "half a message": says(HALF),
+    "half a message": says(HALF[:1000]),
     "silence": says(b""),
     "no answer to the Close": says(frame(TEXT, b"close")),
     "slow consumer": says(frame(TEXT, b"flood")),
@@ -216,7 +215,7 @@ def advance(steps: Steps) -> bool:
 
 
 def run(connecting: Callable[[], socket.socket], ways: list[Way], *, stay: bool = False) -> None:
-    """Let each connection go its way; with ``stay``, say so when each has taken two steps."""
+    """Let each connection go its way; with ``stay``, say so when all wait for the server."""
     sockets = []
     clients = []
     for way in ways:
@@ -225,7 +224,6 @@ def run(connecting: Callable[[], socket.socket], ways: list[Way], *, stay: bool 
         if advance(steps):
             clients.append(steps)
     if stay:
-        clients = [steps for steps in clients if advance(steps)]
         print("staying", flush=True)
     while clients:
         clients = [steps for steps in clients if advance(steps)]

@@ -34,7 +34,7 @@ from wsev._core.loop import LoopState
 
 CONNECTIONS = int(os.environ.get("WSEV_SOAK", "20000"))
 ROUNDS = 12  # a stop of the server in each
-WARM_UP = 4  # rounds: imports, caches, free lists, arenas
+WARM_UP = 6  # rounds: imports, caches, free lists, arenas
 SLACK = 100  # objects that come and go, and the figures themselves: ten a round
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(0)]
@@ -113,7 +113,7 @@ class Watch:
         leaks = connections // len(WAYS) // 2
         assert last.blocks - first.blocks < SLACK + leaks, f"{first} {last} {grown}"
         assert last.objects - first.objects < SLACK + leaks, f"{first} {last} {grown}"
-        assert last.bytes - first.bytes < 100 * (SLACK + leaks), f"{first} {last} {grown}"
+        assert last.bytes - first.bytes < 500 * SLACK + 100 * leaks, f"{first} {last} {grown}"
         assert last.lent == first.lent == 0
         assert last.descriptors == first.descriptors
 
@@ -125,7 +125,14 @@ class Broken(Exception):
     """What callbacks raise."""
 
 
-def _server() -> Server[Any]:
+def _server(codes: set[int | None]) -> Server[Any]:
+    """A server that takes part in every way; it adds to ``codes`` how connections ended."""
+
+    def left(conn: Connection[Any], error: BaseException | None) -> None:
+        codes.add(conn.close_code)
+        if conn.id % 100 == 0:
+            raise Broken
+
     server: Server[Any] = Server(
         handshake_timeout=0.3,
         upgrade_timeout=0.3,
@@ -142,7 +149,7 @@ def _server() -> Server[Any]:
         route = server.route(path)
         route.on_connect(_joined)
         route.on_message(_said)
-        route.on_disconnect(_left)
+        route.on_disconnect(left)
     server.route("/refuse").on_upgrade(_refuse)
     server.route("/upgrade/*").on_upgrade(_upgrade)
     return server
@@ -183,11 +190,6 @@ def _said(conn: Connection[Any], message: str | bytes) -> Any:
     else:
         conn.send(message)
     return None
-
-
-def _left(conn: Connection[Any], error: BaseException | None) -> None:
-    if conn.id % 100 == 0:
-        raise Broken
 
 
 async def _raise_later(conn: Connection[Any]) -> None:
@@ -255,16 +257,17 @@ async def test_memory_descriptors_and_objects_are_flat(
         ca.cert_pem.write_to_path(authority)
     count = max(len(WAYS), CONNECTIONS // ROUNDS)
     watch = Watch(count, asyncio.get_running_loop())
-    server = _server()
+    codes: set[int | None] = set()
+    server = _server(codes)
     for _ in range(ROUNDS):
         async with server.listen(0, **listening):
             order = {"address": server.addresses[0], "authority": authority, "count": count - STAYING}
             clients.stdin.write(json.dumps(order).encode() + b"\n")
             assert await clients.stdout.readline() == b"staying\n"
-            assert server.stats().closes.keys() >= {1000, 1002, 1006, 1007, 1008, 1009, 1011, 1013}
         assert await clients.stdout.readline() == b"done\n"
         watch.look()
     watch.check()
+    assert codes == {1000, 1001, 1002, 1006, 1007, 1008, 1009, 1011, 1013}, "some way was not gone"
 
 
 @pytest.mark.usefixtures("_no_log")
@@ -273,7 +276,7 @@ async def test_memory_descriptors_and_objects_are_flat(
 def test_a_loop_that_is_dropped_without_a_stop_takes_everything_along(
     make_loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
-    count = max(20, CONNECTIONS // 100 // ROUNDS)
+    count = max(50, CONNECTIONS // 400)
     watch = Watch(count)
     for _ in range(ROUNDS):
         for _ in range(count):
@@ -288,7 +291,7 @@ def _drop_a_loop(loop: asyncio.AbstractEventLoop) -> weakref.WeakSet[Any]:
     """Connections in every state, then the end of their loop; returns what must be gone with it."""
     loop.set_exception_handler(lambda loop, context: None)  # pending tasks that are destroyed
     seen: weakref.WeakSet[Any] = weakref.WeakSet()
-    server = _server()
+    server = _server(set())
     clients: list[socket.socket] = []
 
     async def open_some() -> None:
