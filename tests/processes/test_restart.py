@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import resource
 import signal
 import socket
 import ssl as tls
@@ -141,6 +142,40 @@ async def test_a_new_worker_that_cannot_start_leaves_the_old_ones_alone(
     assert set(run.workers.values()).isdisjoint(old.values())
     run.signal(signal.SIGTERM)
     assert await run.end() == 0
+
+
+async def test_without_room_for_a_process_the_old_workers_go_on_and_a_dead_one_is_started_later(
+    start: Start, visit: Visit
+) -> None:
+    run = await (await start(WHO)).started()
+    peers = [await visit_place(visit, run.port, place) for place in (0, 1)]
+    old = dict(run.workers)
+    limits = resource.prlimit(run.process.pid, resource.RLIMIT_NOFILE)
+    in_use = max(int(name) for name in os.listdir(f"/proc/{run.process.pid}/fd")) + 1
+    resource.prlimit(run.process.pid, resource.RLIMIT_NOFILE, (in_use, limits[1]))
+    run.signal(signal.SIGHUP)
+    await run.line("ERROR .*worker 0 cannot be replaced: .*Too many open files; the old workers go on")
+    assert [await ask(peer) for peer in peers] == sorted(old.items())
+    os.kill(run.workers[0], signal.SIGKILL)
+    await run.line(r"ERROR .*worker 0 cannot be started: .*Too many open files; again in 0\.5 s")
+    assert await ask(peers[1]) == (1, old[1])
+    resource.prlimit(run.process.pid, resource.RLIMIT_NOFILE, limits)
+    await run.line("worker 0 .* is ready")
+    await run.stop()
+
+
+async def test_sighup_starts_the_worker_of_an_empty_place_at_once(start: Start) -> None:
+    run = await (await start("")).started()
+    for delay in ("", " in 0.5 s", " in 1 s", " in 2 s"):
+        os.kill(run.workers[0], signal.SIGKILL)
+        await run.line(f"worker 0 .* ended: SIGKILL; starting another{delay}$")
+        if delay != " in 2 s":
+            await run.line("worker 0 .* is ready")
+    run.signal(signal.SIGHUP)
+    said = len(run.lines)
+    await run.line("all workers are replaced")
+    assert [line for line in run.lines[said:] if re.search(r"worker 0 \(pid \d+\) starts", line)]
+    await run.stop()
 
 
 async def test_a_second_sighup_begins_anew_though_a_new_worker_does_not_get_ready(

@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from enum import Enum
 
 from wsev.options import Listening
 from wsev.workers.places import Place, Places
@@ -76,6 +77,23 @@ class Post:
         self.backoff = Backoff()
 
 
+class Phase(Enum):
+    """What a supervisor is doing."""
+
+    STARTING = "starting"
+    """Some place has not been served yet: a worker that ends before it serves ends the run."""
+    SERVING = "serving"
+    STOPPING = "stopping"
+    """Every worker has been told to stop, and none is started."""
+
+
+_NEXT = {
+    Phase.STARTING: (Phase.SERVING, Phase.STOPPING),
+    Phase.SERVING: (Phase.STOPPING,),
+    Phase.STOPPING: (),
+}
+
+
 class Supervisor:
     """A number of workers on one port.
 
@@ -92,11 +110,9 @@ class Supervisor:
         self._processes: dict[int, tuple[Post, WorkerProcess]] = {}  # by pid; all that have not been waited for
         self._directory: str | None = None
         self._had_terminal = False
-        self._to_replace: deque[Post] = deque()
-        self._is_replacing = False
-        self._has_started = False
-        self._is_stopping = False
-        self._has_failed = False
+        self._phase = Phase.STARTING
+        self._to_replace: deque[Post] | None = None  # while workers are replaced: those that are still to be
+        self._status = 0
         self._killed_by: signal.Signals | None = None
 
     def run(self) -> None:
@@ -129,13 +145,13 @@ class Supervisor:
             # As if nobody had handled it, so that whoever waits for us sees which signal it was.
             signal.signal(self._killed_by, signal.SIG_DFL)
             signal.raise_signal(self._killed_by)
-        if self._has_failed:
-            raise SystemExit(START_FAILED)
+        if self._status:
+            raise SystemExit(self._status)
 
     def _supervise(self) -> None:
         for post in self._posts:
             post.worker = self._fork(post)
-        while self._processes or not self._is_stopping:
+        while self._processes or self._phase is not Phase.STOPPING:
             self._wait()
             if self._killed_by is not None:
                 return
@@ -191,9 +207,9 @@ class Supervisor:
         if number is signal.SIGCHLD:
             return  # it has woken us
         if number is signal.SIGHUP and not (self._had_terminal and not has_terminal()):
-            if not self._is_stopping:
+            if self._phase is not Phase.STOPPING:
                 self._replace_all(now)
-        elif not self._is_stopping:
+        elif self._phase is not Phase.STOPPING:
             logger.info("%s: stopping; a second one ends at once", number.name)
             self._stop(now)
         else:
@@ -210,8 +226,8 @@ class Supervisor:
                 old.stop(now, is_replaced=True)
         else:
             logger.info("%s is ready", process)
-        if not self._has_started and all(each.has_served for each in self._posts):
-            self._has_started = True
+        if self._phase is Phase.STARTING and all(each.has_served for each in self._posts):
+            self._set_phase(Phase.SERVING)
             logger.info("started on %s, with %d workers", process.description, len(self._posts))
 
     def _ended(self, post: Post, process: WorkerProcess, now: float) -> None:
@@ -223,8 +239,7 @@ class Supervisor:
             logger.info("%s stopped%s", process, "" if process.status == 0 else f": {process.end}")
         elif process is post.successor:
             post.successor = None
-            self._to_replace.clear()
-            self._is_replacing = False
+            self._to_replace = None
             logger.error("%s ended before it was ready: %s; the old workers go on", process, process.end)
         elif not post.has_served:
             self._start_failed(process, now)
@@ -233,7 +248,7 @@ class Supervisor:
 
     def _start_failed(self, process: WorkerProcess, now: float) -> None:
         logger.error("%s ended before it was ready: %s; stopping", process, process.end)
-        self._has_failed = True
+        self._status = START_FAILED
         self._stop(now)
 
     def _died(self, post: Post, process: WorkerProcess, now: float) -> None:
@@ -294,25 +309,27 @@ class Supervisor:
                 post.successor.stop(now)
                 post.successor = None
         self._to_replace = deque(self._posts)
-        self._is_replacing = True
 
     def _replace_next(self, now: float) -> None:
         """Start the next successor, when the one before is ready and the one that it replaced has ended."""
         is_busy = any(post.successor is not None for post in self._posts) or any(
             process.state is State.STOPPING for _, process in self._processes.values()
         )
-        if is_busy or not self._is_replacing or self._is_stopping:
+        if is_busy or self._to_replace is None or self._phase is Phase.STOPPING:
             return
         if not self._to_replace:
-            self._is_replacing = False
+            self._to_replace = None
             logger.info("all workers are replaced")
             return
         post = self._to_replace.popleft()
         if post.worker is None:
-            post.start_at = None
-            post.worker = self._fork(post)
-        else:
+            post.start_at = now
+            return
+        try:
             post.successor = self._fork(post)
+        except OSError as error:
+            self._to_replace = None
+            logger.error("worker %d cannot be replaced: %s; the old workers go on", post.number, error)
 
     def _kill_late(self, now: float) -> None:
         for _, process in self._processes.values():
@@ -322,12 +339,16 @@ class Supervisor:
 
     def _stop(self, now: float) -> None:
         """Stop all workers gracefully."""
-        self._is_stopping = True
+        self._set_phase(Phase.STOPPING)
         self._places.close()  # or clients would wait to be accepted by nobody
         for post in self._posts:
             post.start_at = None
         for _, process in self._processes.values():
             process.stop(now)
+
+    def _set_phase(self, phase: Phase) -> None:
+        assert phase in _NEXT[self._phase], (self._phase, phase)
+        self._phase = phase
 
     def _warn_of_threads(self) -> None:
         others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
