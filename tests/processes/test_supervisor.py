@@ -272,8 +272,10 @@ async def test_a_worker_that_keeps_dying_waits_longer_and_longer_and_gets_no_con
         await run.line("worker 0 .* is ready")
     os.kill(run.workers[0], signal.SIGKILL)
     await run.line("worker 0 .* ended: SIGKILL; starting another in 2 s$")
+    run.signal(signal.SIGSTOP)  # so that the two seconds are as long as these clients need
     met = {(await ask(await visit(run.port)))[0] for _ in range(40)}
     assert met == {1}
+    run.signal(signal.SIGCONT)
     await run.line("worker 0 .* is ready")
     await visit_place(visit, run.port, 0)
     await run.stop()
