@@ -52,11 +52,14 @@ class Room:
     async def join(self, name: str, place: int) -> Guest:
         """Somebody new comes in, and everybody hears it, once."""
         guest = await self.visit(place)
-        known = set((await guest.join(name))["people"])
-        if place not in self._places.values():  # its worker learns who is here with nobody there to hear it
+        welcome = await guest.join(name)
+        known, read = set(welcome["people"]), [message["text"] for message in welcome["history"]]
+        if place not in self._places.values():  # nobody there has heard yet what its worker may be about to hear
             while known != {*self.guests, name}:
                 known.add((await guest.hear("joined"))["name"])
-        assert known == {*self.guests, name}
+            while read != self.said:
+                read.append((await guest.hear("message"))["text"])
+        assert (known, read) == ({*self.guests, name}, self.said)
         for other in self.guests.values():
             assert await other.hear("joined") == {"type": "joined", "name": name}
         self.guests[name], self._places[name] = guest, place
