@@ -140,7 +140,9 @@ class Serving(Generic[S]):
         self.fanout.release()
 
     async def _listen(self, ssl: tls.SSLContext | None, backlog: int) -> None:
-        given: dict[str, Any] = {"ssl": ssl, "backlog": backlog, "start_serving": False}
+        # To asyncio's loop the backlog is also how often it accepts in a turn, and without a descriptor left it complains
+        # and tries again later each of these times: 1 there, and to the kernel the real one below.
+        given: dict[str, Any] = {"ssl": ssl, "backlog": 1, "start_serving": False}
         if ssl is not None:
             given["ssl_handshake_timeout"] = self.options.handshake_timeout
             given["ssl_shutdown_timeout"] = self.options.close_timeout
@@ -151,6 +153,8 @@ class Serving(Generic[S]):
             self._servers.append(await create(self._handshakes, sock=each.sock, **given))
         for server in self._servers:
             await server.start_serving()
+        for each in self._sockets:
+            each.sock.listen(backlog)
 
     def _stop_listening(self) -> None:
         for server in self._servers:
@@ -172,9 +176,11 @@ class Serving(Generic[S]):
                 are refused.
         """
         timeout = self.options.stop_timeout
-        self._last_close = (code, reason) if finishes_handshakes else None
-        self._is_stopping = not finishes_handshakes
+        self._last_close = (code, reason)
         self._stop_listening()
+        for _ in range(3):  # asyncio's loop has accepted some already, and tells their protocols within so many turns
+            await asyncio.sleep(0)
+        self._is_stopping = not finishes_handshakes
         for connection in self.connections:
             connection.close(code, reason)
         if finishes_handshakes:

@@ -75,9 +75,12 @@ def open_sockets(listening: Listening) -> list[ListeningSocket]:
         OptionError: what was given is no socket, or a host that is not known.
     """
     if listening.sock is not None:
+        _listen(listening.sock, listening.backlog)
         return [ListeningSocket(listening.sock)]
     if listening.fd is not None:
-        return [ListeningSocket(_from_descriptor(listening.fd))]
+        sock = _from_descriptor(listening.fd)
+        _listen(sock, listening.backlog)
+        return [ListeningSocket(sock)]
     if listening.unix is not None:
         return [_open_unix(listening.unix, listening)]
     bound = _bind_hosts(listening)
@@ -166,7 +169,8 @@ def _listen(sock: socket.socket, backlog: int) -> None:
     try:
         sock.listen(backlog)
     except OSError as error:  # bound to what someone else listens on already, as SO_REUSEADDR lets us
-        raise _explain_tcp(error, sock.getsockname()) from None
+        name = sock.getsockname()
+        raise (_explain_tcp(error, name) if isinstance(name, tuple) else _explain(error, f"the path {name}")) from None
 
 
 def _explain_tcp(error: OSError, address: tuple[Any, ...]) -> OSError:
@@ -205,7 +209,7 @@ def _open_unix(path: str, listening: Listening) -> ListeningSocket:
             raise _in_use(path) from None
         raise _explain(error, f"the path {path}") from None
     sock.setblocking(False)
-    return ListeningSocket(sock, owns_path=True)
+    return ListeningSocket(sock, owns_path=not path.startswith("\0"))
 
 
 def _in_use(path: str) -> OSError:
