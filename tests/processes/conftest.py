@@ -169,8 +169,10 @@ async def ask(peer: Peer) -> tuple[int, int]:
 
 
 async def visit_place(visit: Visit, address: Address, place: int) -> Peer:
-    """Connect until the worker of this place is met."""
+    """Connect until the worker of this place is met; the others are said goodbye to."""
     while True:
         peer = await visit(address)
         if (await ask(peer))[0] == place:
             return peer
+        await peer.send_close()
+        await peer.expect_close(1000)

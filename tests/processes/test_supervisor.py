@@ -465,14 +465,16 @@ async def test_a_worker_that_does_not_stop_is_killed(start: Start, visit: Visit)
 async def test_workers_whose_supervisor_is_gone_stop_gracefully_and_leave_nothing(
     start: Start, visit: Visit, temporary: str
 ) -> None:
-    run = await start(WHO, env=os.environ | {"TMPDIR": temporary})
+    body = "server = wsev.Server(close_timeout=60, stop_timeout=60)\n" + WHO
+    run = await start(body, env=os.environ | {"TMPDIR": temporary})
     await run.started()
     assert len(os.listdir(temporary)) == 1  # the private directory of the workers
     peers = [await visit_place(visit, run.port, place) for place in (0, 1)]
     run.process.kill()
-    for peer in peers:
+    for peer in peers:  # none waits for the other's end
         frame = await peer.read_frame()
         assert (frame.opcode, frame.payload) == (CLOSE, b"\x03\xe9")
+    for peer in peers:
         await peer.send_close(1001)
         await peer.read_eof()
     await run.end()  # both workers have ended
