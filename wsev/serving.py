@@ -140,8 +140,8 @@ class Serving(Generic[S]):
         self.fanout.release()
 
     async def _listen(self, ssl: tls.SSLContext | None, backlog: int) -> None:
-        # To asyncio's loop the backlog is also how often it accepts in a turn, and with no descriptor left it complains and
-        # tries again later as often: 1 there, and to the kernel the real one below.
+        # To asyncio's loop the backlog is also how often it accepts in a turn, and with no descriptor left it complains
+        # and tries again later as often: 1 there, and to the kernel the real one below.
         given: dict[str, Any] = {"ssl": ssl, "backlog": 1, "start_serving": False}
         if ssl is not None:
             given["ssl_handshake_timeout"] = self.options.handshake_timeout
