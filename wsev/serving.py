@@ -142,7 +142,8 @@ class Serving(Generic[S]):
     async def _listen(self, ssl: tls.SSLContext | None, backlog: int) -> None:
         # To asyncio's loop the backlog is also how often it accepts in a turn, and with no descriptor left it complains
         # and tries again later as often: 1 there, and to the kernel the real one below.
-        given: dict[str, Any] = {"ssl": ssl, "backlog": 1, "start_serving": False}
+        at_once = 1 if isinstance(self.loop, asyncio.BaseEventLoop) else backlog
+        given: dict[str, Any] = {"ssl": ssl, "backlog": at_once, "start_serving": False}
         if ssl is not None:
             given["ssl_handshake_timeout"] = self.options.handshake_timeout
             given["ssl_shutdown_timeout"] = self.options.close_timeout
