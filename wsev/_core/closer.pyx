@@ -74,8 +74,10 @@ cdef class Closer(Dispatcher):
     cdef int end_with(self, object error) except -1:
         """Nothing more is sent or read; TCP is ended when what is unsent has gone."""
         self.keep_error(error)
-        if self.ready_state == CLOSED:
-            return 0                        # the peer's Close was among what waited for the callbacks when TCP ended
+        if self.ready_state >= ENDING:
+            # The peer's Close was among what waited for the callbacks when TCP ended; or the flush that made room for
+            # our own Close ended the connection.
+            return 0
         self.set_state(ENDING)
         self.stop_receiving()
         self.wake_drain_waiters()
