@@ -12,6 +12,7 @@ import asyncio
 import inspect
 import logging
 import os
+import signal
 import socket
 import ssl as tls
 import sys
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
     from wsev import Server
 
 S = TypeVar("S", bound="Server[Any]")
+
+# A shell's background job ignores SIGINT, and nohup SIGHUP; what tests start would inherit that, and ignore them, too.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 # ---------------------------------------------------------------------------------------------------------- the loops
