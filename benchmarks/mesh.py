@@ -1,4 +1,4 @@
-"""What a message costs that crosses from one worker to another: `python bench/mesh.py` (Linux, 2 CPUs).
+"""What a message costs that crosses from one worker to another: `python benchmarks/mesh.py` (Linux, 2 CPUs).
 
 Two servers, each a process of its own, are pinned to CPU 0; this program, on CPU 1, is their clients: some send to the
 one, whose on_message publishes, and one is subscribed at the other.  Counted is the CPU time of both processes, from
