@@ -112,7 +112,7 @@ async def test_what_it_publishes_itself_does_not_keep_the_loop(serve: Serve) -> 
     server.publish("room", "for ever")
     for _ in range(50):
         await asyncio.sleep(0)
-    assert turns >= 2, "and that we are here shows the rest"
+    assert 2 <= turns <= 1000, "a few for each turn of the loop"
     server.unsubscribe("room", again)
 
 

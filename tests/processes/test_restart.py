@@ -19,7 +19,11 @@ from tests.crowd import Crowd
 from tests.peer import CLOSE, Peer, upgrade_request
 from tests.processes.conftest import ROOT, Start, Visit, ask, connect, visit_place
 
-pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_factories=["asyncio"])]  # this loop is only the clients'
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(60),  # several processes start and end in each, on a machine that may be busy
+    pytest.mark.asyncio(loop_factories=["asyncio"]),  # this loop is only the clients'
+]
 
 WHO = "server.on_message(who)"
 ECHO = """
@@ -32,7 +36,7 @@ server.on_message(lambda conn, message: conn.send(message))
 @pytest.mark.parametrize(
     ("size", "pause"),
     [
-        pytest.param(500, 0.05, id="500 connections", marks=pytest.mark.timeout(60)),
+        pytest.param(500, 0.05, id="500 connections"),
         pytest.param(5000, 4.0, id="5000 connections", marks=pytest.mark.timeout(400)),
     ],
 )

@@ -12,7 +12,11 @@ import pytest
 from tests.peer import TEXT, Peer
 from tests.processes.conftest import Start, Visit, ask, visit_place
 
-pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_factories=["asyncio"])]  # this loop is only the clients'
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(60),  # several processes start and end in each, on a machine that may be busy
+    pytest.mark.asyncio(loop_factories=["asyncio"]),  # this loop is only the clients'
+]
 
 COUNTING = """
 import json

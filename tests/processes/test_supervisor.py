@@ -17,7 +17,11 @@ import pytest
 from tests.peer import CLOSE, TEXT, Peer
 from tests.processes.conftest import Start, Visit, ask, connect, visit_place
 
-pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_factories=["asyncio"])]  # this loop is only the clients'
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(60),  # several processes start and end in each, on a machine that may be busy
+    pytest.mark.asyncio(loop_factories=["asyncio"]),  # this loop is only the clients'
+]
 
 WHO = "server.on_message(who)"
 
@@ -101,7 +105,6 @@ async def test_what_is_global_is_each_workers_own_and_begins_as_it_was_at_run(st
     await run.stop()
 
 
-@pytest.mark.timeout(60)
 async def test_connections_spread_over_the_workers(start: Start) -> None:
     """2,000 connections on two workers: neither has less than 40 %."""
     run = await (await start(WHO)).started()
