@@ -13,7 +13,7 @@ from libc.stdint cimport int64_t, uint8_t
 
 from wsev._core.dispatch cimport DISCONNECT, Dispatcher
 from wsev._core.frames cimport FIN, OPCODE_CLOSE
-from wsev._core.writer cimport CLOSED, CLOSING, ENDING, OPEN, ReadyState
+from wsev._core.writer cimport CLOSING, ENDING, OPEN, ReadyState
 from wsev.errors import ConnectionClosed, SlowConsumer
 
 cdef enum:
