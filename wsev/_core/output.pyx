@@ -178,7 +178,11 @@ cdef class Output:
         if self.transport.is_closing():
             return 0
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:         # asyncio's: the peer has reset already
+                self.transport.abort()
+                return 0
             self.resume()
         else:
             self.transport.close()
