@@ -22,6 +22,7 @@ MODULES = {
     "receiver": [],
     "timeouts": [],
     "connection": [],
+    "head": [],
 }
 
 SANITIZE = os.environ.get("WSEV_SANITIZE") == "1"

@@ -51,6 +51,7 @@ CORE = [
     "rules",
     "frames",
     "buffers",
+    "head",
     "system",
 ]
 BELOW_CORE = ["close", "errors"]  # all that the core may know of wsev

@@ -285,7 +285,7 @@ class Serving(Generic[S]):
     def open(
         self,
         transport: asyncio.Transport,
-        request: Request,
+        head: bytes,
         route: RouteLike,
         accept: Accept,
         subprotocol: str | None,
@@ -295,7 +295,7 @@ class Serving(Generic[S]):
         """Make a connection of an accepted request."""
         self._accepted += 1
         connection: Connection[S] = Connection(
-            self._core, route.callbacks, transport, bytes(request), subprotocol, accept.state
+            self._core, route.callbacks, transport, head, subprotocol, accept.state
         )
         transport.set_protocol(connection)
         connection.open(response, rest)

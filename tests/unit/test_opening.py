@@ -55,7 +55,7 @@ class FakeHost:
     def open(
         self,
         transport: asyncio.Transport,
-        request: Request,
+        head: bytes,
         route: Any,
         accept: Accept,
         subprotocol: str | None,
@@ -67,7 +67,9 @@ class FakeHost:
         assert none == b""
         assert route.callbacks == "callbacks"
         self.opened.append(
-            SimpleNamespace(request=request, accept=accept, subprotocol=subprotocol, answer=answer, rest=rest)
+            SimpleNamespace(
+                request=Request(head, transport), accept=accept, subprotocol=subprotocol, answer=answer, rest=rest
+            )
         )
 
     def callback_failed(self, error: CallbackError) -> None:
@@ -212,7 +214,7 @@ BAD = {
     "an upgrade by HEAD": (request("HEAD /chat HTTP/1.1"), 405),
     "CONNECT": (b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", 400),
     "GET *": (request("GET * HTTP/1.1"), 400),
-    "an unknown method": (request("BREW /chat HTTP/1.1"), 400),
+    "an unknown method": (request("BREW /chat HTTP/1.1"), 405),
     "HTTP/2's preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
     "HTTP/2.0": (request("GET /chat HTTP/2.0"), 505),
     "no version": (b"GET /chat\r\n\r\n", 400),
@@ -223,6 +225,11 @@ BAD = {
     "a plain chunked body": (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 413),
     "an upgrade with a body": (request(content_length="5") + b"hello", 400),
     "an upgrade with a chunked body": (request(transfer_encoding="chunked") + b"0\r\n\r\n", 400),
+    "a plain body of a length that is none": (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n", 400),
+    "plain, length and encoding": (
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        400,
+    ),
     "length and encoding": (request(content_length="5", transfer_encoding="chunked"), 400),
     "bare LF": (request().replace(b"\r\n", b"\n"), 400),
     "one bare LF": (request().replace(b"\r\nUpgrade", b"\nUpgrade").replace(b"\r\nupgrade", b"\nupgrade"), 400),

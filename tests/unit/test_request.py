@@ -92,8 +92,6 @@ def test_lines_of_one_name_are_one_value_and_can_be_told_apart() -> None:
     assert headers.get_all("X-Note") == ["a", "b, c", "d"]
     assert headers.get_all("host") == ["example.com"]
     assert headers.get_all("x-other") == []
-    assert headers.is_repeated("X-Note")
-    assert not headers.is_repeated("host")
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,14 @@ from collections import Counter
 from typing import Any
 from weakref import WeakSet
 
+from wsev._core.head import HeadLimits
 from wsev._core.loop import LoopState
 from wsev.handshake.deadlines import Deadlines
-from wsev.handshake.head import HEAD_TOO_LARGE, LINE_TOO_LONG, TOO_MANY_FIELDS
 from wsev.handshake.host import Host
 from wsev.handshake.opening import TIMED_OUT, UNDECIDED, OpeningHandshake, State
 from wsev.handshake.origin import OriginPolicy
 from wsev.handshake.response import Response
-from wsev.handshake.upgrade import FOREIGN_ORIGIN
+from wsev.handshake.upgrade import FOREIGN_ORIGIN, HEAD_TOO_LARGE, LINE_TOO_LONG, TOO_MANY_FIELDS
 
 __all__ = ["Handshakes"]
 
@@ -66,6 +66,7 @@ class Handshakes:
         self._last_logged: dict[Response, float] = {}
         self._finished: asyncio.Future[None] | None = None  # while somebody waits for the last one
         options, loop = host.options, host.loop
+        self.limits = HeadLimits(options.max_request_line, options.max_request_size, options.max_headers)
         timeouts = {
             State.READING: options.handshake_timeout,
             State.DECIDING: options.upgrade_timeout,

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from wsev.errors import CallbackError
-from wsev.handshake.request import Request
 from wsev.handshake.response import Accept, Response
 from wsev.options import Options
 
@@ -54,14 +53,17 @@ class Host(Protocol):
     def open(
         self,
         transport: asyncio.Transport,
-        request: Request,
+        head: bytes,
         route: RouteLike,
         accept: Accept,
         subprotocol: str | None,
         response: bytes,
         rest: bytes,
     ) -> None:
-        """Make a Connection of it: it sends ``response``, the 101, and begins with ``rest``, what came along."""
+        """Make a Connection of the request with this head.
+
+        It sends ``response``, the 101, and begins with ``rest``, what came along.
+        """
 
     def callback_failed(self, error: CallbackError) -> None: ...
     def exit(self, error: BaseException) -> None:

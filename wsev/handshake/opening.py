@@ -1,7 +1,8 @@
 """OpeningHandshake: an asyncio protocol that reads one HTTP request and answers it, or makes a Connection of it.
 
 It owns the socket until then: reading within limits and time, calling on_upgrade and on_request, the answer and the end
-of TCP after it.  What is right is judged by head.py and upgrade.py; what the server as a whole allows, by its Host.
+of TCP after it.  What is a head is found out by the core's HeadReader, what is right is judged by upgrade.py, and what
+the server as a whole allows by its Host.
 
 Invariants: one request per connection.  ``admit`` and ``leave`` of the Host come in pairs.  Nothing that a peer sends
 raises into the loop.  The 101 is never written here but handed over: it leaves with what on_connect sends.
@@ -16,21 +17,20 @@ from enum import IntEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-import httptools
-
+from wsev._core.head import Head, HeadReader
 from wsev.errors import CallbackError
-from wsev.handshake.head import HeadReader
 from wsev.handshake.host import RouteLike
-from wsev.handshake.request import Address, Request, address_of
+from wsev.handshake.request import Address, Request, address_of, path_of
 from wsev.handshake.response import Accept, Response, encode_accept, encode_response
 from wsev.handshake.upgrade import (
-    BAD_REQUEST,
+    FAULTS,
     NOT_ALLOWED,
     NOT_ALLOWED_BUT_HEAD,
     NOT_FOUND,
     UNEXPECTED_BODY,
     UPGRADE_REQUIRED,
     Upgrade,
+    check_framing,
     check_host,
     check_upgrade,
     check_version,
@@ -91,7 +91,7 @@ class OpeningHandshake(asyncio.BufferedProtocol):
     def __init__(self, shared: Handshakes) -> None:
         self._shared = shared
         self._state = State.READING
-        self._reader = HeadReader(shared.host.options)
+        self._reader = HeadReader(shared.limits)
         self._transport: asyncio.Transport | None = None  # from connection_made to the end
         self._rest = b""  # what came behind the head
         self._task: asyncio.Task[None] | None = None
@@ -165,11 +165,11 @@ class OpeningHandshake(asyncio.BufferedProtocol):
             found = self._reader.feed(data)
             if found is None:
                 return
-            if isinstance(found, Response):
-                self._refuse(found)
-                return
-            head, self._rest = found
-            self._judge(head)
+            if isinstance(found, Head):
+                self._rest = found.rest
+                self._judge(found)
+            else:
+                self._refuse(FAULTS[found])
         elif self._state is State.DECIDING:
             self._rest += data  # reading is paused, but TLS may have had some in hand
 
@@ -191,80 +191,66 @@ class OpeningHandshake(asyncio.BufferedProtocol):
 
     # Judging.
 
-    def _judge(self, head: bytes) -> None:
+    def _judge(self, head: Head) -> None:
         """Decide what becomes of a whole head."""
         host = self._shared.host
-        try:
-            httptools.HttpRequestParser(None).feed_data(head)  # for its judgement alone; Request reads the bytes
-        except httptools.HttpParserUpgrade:
-            pass
-        except httptools.HttpParserError:
-            self._refuse(BAD_REQUEST)
-            return
-        line = head[: head.index(b"\r\n")].split(b" ")
-        refusal = check_version(line)
+        refusal = check_version(head) or check_framing(head)
         if refusal is not None:
             self._refuse(refusal)
             return
-        assert self._transport is not None
-        request = Request(head, self._transport)
-        method, target, version = line
-        headers = request.headers
-        is_wanted = is_upgrade(version, headers)
+        is_wanted = is_upgrade(head)
         if host.http is not None and not is_wanted:
             self._hand_over(host.http)
             return
-        address = check_host(version, target.decode("latin-1"), headers)
+        address = check_host(head)
         if isinstance(address, Response):
             self._refuse(address)
         elif not is_wanted:
-            self._judge_plain(request, method, has_body(headers))
-        elif method != b"GET":
+            self._judge_plain(head)
+        elif head.method != "GET":
             # RFC 6455 section 4.1, 2: "The method of the request MUST be GET".
             self._refuse(NOT_ALLOWED)
         else:
-            self._judge_upgrade(
-                request, check_upgrade(headers, address, self._shared.policy, host.options.subprotocols)
-            )
+            self._judge_upgrade(head, check_upgrade(head, address, self._shared.policy, host.options.subprotocols))
 
-    def _judge_upgrade(self, request: Request, upgrade: Upgrade | Response) -> None:
+    def _judge_upgrade(self, head: Head, upgrade: Upgrade | Response) -> None:
         if isinstance(upgrade, Response):
             self._refuse(upgrade)
             return
-        route = self._shared.host.find_route(request.path)
+        route = self._shared.host.find_route(path_of(head.target))
         if route is None:
             self._refuse(NOT_FOUND)
         elif route.on_upgrade is None:
-            self._open(request, route, upgrade, _ACCEPT)
+            self._open(head.raw, route, upgrade, _ACCEPT)
         else:
-            self._call("on_upgrade", route.on_upgrade, request, partial(self._upgrade_decided, request, route, upgrade))
+            self._call(
+                "on_upgrade", route.on_upgrade, head.raw, partial(self._upgrade_decided, head.raw, route, upgrade)
+            )
 
-    def _judge_plain(self, request: Request, method: bytes, has_body: bool) -> None:
+    def _judge_plain(self, head: Head) -> None:
         on_request = self._shared.host.on_request
-        if method != b"GET" and (method != b"HEAD" or on_request is None):
+        if head.method != "GET" and (head.method != "HEAD" or on_request is None):
             self._refuse(NOT_ALLOWED if on_request is None else NOT_ALLOWED_BUT_HEAD)
-        elif has_body:
+        elif has_body(head):
             self._refuse(UNEXPECTED_BODY)
         elif on_request is None:
             self._refuse(UPGRADE_REQUIRED)
         else:
-            self._call("on_request", on_request, request, self._request_decided)
+            self._call("on_request", on_request, head.raw, self._request_decided)
 
     # Calling user code.
 
-    def _call(
-        self, name: str, callback: Callable[[Request], Any], request: Request, decided: Callable[[Any], None]
-    ) -> None:
+    def _call(self, name: str, callback: Callable[[Request], Any], head: bytes, decided: Callable[[Any], None]) -> None:
         """Call ``callback``, and ``decided`` with what it returned, at once or when that was awaited."""
+        assert self._transport is not None
         try:
-            result = callback(request)
+            result = callback(Request(head, self._transport))
         except (Exception, asyncio.CancelledError, KeyboardInterrupt, SystemExit) as error:
             self._callback_failed(name, error)
             return
         if result is None or not inspect.isawaitable(result):
             decided(result)
             return
-        assert self._transport is not None
         self._set_state(State.DECIDING)
         self._transport.pause_reading()
         # A task of this very class: one that a task factory starts eagerly could end before we are done here.
@@ -309,7 +295,7 @@ class OpeningHandshake(asyncio.BufferedProtocol):
         elif not isinstance(error, asyncio.CancelledError):
             self._shared.host.exit(error)
 
-    def _upgrade_decided(self, request: Request, route: RouteLike, upgrade: Upgrade, result: object) -> None:
+    def _upgrade_decided(self, head: bytes, route: RouteLike, upgrade: Upgrade, result: object) -> None:
         try:
             answer = _check_upgrade_result(result, upgrade)
         except (TypeError, ValueError) as error:
@@ -319,7 +305,7 @@ class OpeningHandshake(asyncio.BufferedProtocol):
             self._shared.refused[answer.status] += 1
             self._answer(answer)
         else:
-            self._open(request, route, upgrade, answer)
+            self._open(head, route, upgrade, answer)
 
     def _request_decided(self, result: object) -> None:
         if isinstance(result, Response):
@@ -331,7 +317,7 @@ class OpeningHandshake(asyncio.BufferedProtocol):
 
     # Ways out.
 
-    def _open(self, request: Request, route: RouteLike, upgrade: Upgrade, accept: Accept) -> None:
+    def _open(self, head: bytes, route: RouteLike, upgrade: Upgrade, accept: Accept) -> None:
         subprotocol = upgrade.subprotocol if accept.subprotocol is None else accept.subprotocol
         response = encode_accept(upgrade.accept_key, subprotocol, accept.headers)
         transport = self._transport
@@ -340,7 +326,7 @@ class OpeningHandshake(asyncio.BufferedProtocol):
             transport.resume_reading()
         self._set_state(State.OVER)
         self._transport = None
-        self._shared.host.open(transport, request, route, accept, subprotocol, response, self._rest)
+        self._shared.host.open(transport, head, route, accept, subprotocol, response, self._rest)
 
     def _hand_over(self, http: Callable[[], asyncio.BaseProtocol]) -> None:
         try:

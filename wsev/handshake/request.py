@@ -2,7 +2,7 @@
 
 It owns the head of one HTTP request and gives views of it.  It judges nothing: that is upgrade.py.
 
-Invariants: the bytes have passed httptools, so their lines end in CR LF and each field has a name and a colon.  Nothing
+Invariants: the bytes are those of a Head, so their lines end in CR LF and each field has a name and a colon.  Nothing
 parsed is kept: an idle connection costs its request's bytes and two references.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar, overload
 from urllib.parse import parse_qsl, unquote
 
-__all__ = ["Address", "Fields", "Headers", "Request", "address_of", "parse_list", "split_target"]
+__all__ = ["Address", "Fields", "Headers", "Request", "address_of", "parse_list", "path_of", "split_target"]
 
 Address = tuple[str, int] | str
 """The address of a TCP peer (host, port); of a Unix socket its path, which is mostly empty."""
@@ -117,10 +117,6 @@ class Headers(Mapping[str, str]):
             return list(self._repeated[name])
         return [self._values[name]] if name in self._values else []
 
-    def is_repeated(self, name: str) -> bool:
-        """Whether the field ``name`` came in several lines."""
-        return self._repeated is not None and name.lower() in self._repeated
-
     def __repr__(self) -> str:
         return f"<Headers {', '.join(self)}>"  # no values: they may be secret
 
@@ -156,8 +152,7 @@ class Request:
     @property
     def path(self) -> str:
         """The path, percent-decoded as UTF-8 (``%2F`` too); bytes that are not UTF-8 become U+FFFD."""
-        path = split_target(self.target)[1]
-        return unquote(path) if "%" in path else path
+        return path_of(self.target)
 
     @property
     def query(self) -> Fields:
@@ -200,6 +195,12 @@ class Request:
 def parse_list(value: str) -> list[str]:
     """The elements of a comma-separated field value; empty ones are none (RFC 9110 section 5.6.1.2)."""
     return [element for part in value.split(",") if (element := part.strip(" \t"))]
+
+
+def path_of(target: str) -> str:
+    """A request target's path, percent-decoded as UTF-8; bytes that are not UTF-8 become U+FFFD."""
+    path = split_target(target)[1]
+    return unquote(path) if "%" in path else path
 
 
 def split_target(target: str) -> tuple[str | None, str, str]:

@@ -12,16 +12,28 @@ from collections.abc import Sequence
 from hashlib import sha1
 from typing import NamedTuple
 
+from wsev._core.head import Fault, Head
 from wsev.handshake.extensions import parse_extensions
 from wsev.handshake.origin import Authority, OriginPolicy, parse_authority
-from wsev.handshake.request import Headers, parse_list, split_target
+from wsev.handshake.request import parse_list, split_target
 from wsev.handshake.response import TOKEN, Response
 
-__all__ = ["Upgrade", "accept_key_of", "check_host", "check_upgrade", "check_version", "has_body", "is_upgrade"]
+__all__ = [
+    "FAULTS",
+    "Upgrade",
+    "accept_key_of",
+    "check_framing",
+    "check_host",
+    "check_upgrade",
+    "check_version",
+    "has_body",
+    "is_upgrade",
+]
 
 # RFC 6455 section 1.3: the GUID that the server appends to the client's key.
-_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
+_LENGTH = re.compile(r"[0-9]+")
 _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")  # base64 of 16 bytes
 _VERSION = re.compile(r"0|[1-9][0-9]{0,2}")  # RFC 6455 section 4.3: without leading zeros
 
@@ -29,6 +41,9 @@ _VERSION = re.compile(r"0|[1-9][0-9]{0,2}")  # RFC 6455 section 4.3: without lea
 _SCHEMES = ("http", "https", "ws", "wss")
 
 BAD_REQUEST = Response(400, "The request is not valid HTTP/1.1.\n")
+LINE_TOO_LONG = Response(414, "The request line is too long.\n")
+HEAD_TOO_LARGE = Response(431, "The request's header fields are too large.\n")
+TOO_MANY_FIELDS = Response(431, "The request has too many header fields.\n")
 BAD_VERSION = Response(505, "This server speaks HTTP/1.1.\n")
 BAD_TARGET = Response(400, "The request target must be a path, or an absolute URI, without a fragment.\n")
 BAD_HOST = Response(400, "There must be exactly one Host, a host name or address and perhaps a port.\n")
@@ -48,6 +63,15 @@ BAD_SUBPROTOCOLS = Response(400, "Sec-WebSocket-Protocol must be a list of disti
 BAD_EXTENSIONS = Response(400, "Sec-WebSocket-Extensions is malformed.\n")
 
 
+FAULTS = {
+    Fault.NOT_VALID: BAD_REQUEST,
+    Fault.LINE_TOO_LONG: LINE_TOO_LONG,
+    Fault.HEAD_TOO_LARGE: HEAD_TOO_LARGE,
+    Fault.TOO_MANY_FIELDS: TOO_MANY_FIELDS,
+}
+"""What answers bytes that are no head of a request."""
+
+
 class Upgrade(NamedTuple):
     """A correct request for upgrade.
 
@@ -62,26 +86,35 @@ class Upgrade(NamedTuple):
     subprotocol: str | None
 
 
-def check_version(request_line: list[bytes]) -> Response | None:
-    """Judge a request line, split at its spaces."""
-    # RFC 9112 section 3: "request-line = method SP request-target SP HTTP-version".  httptools takes more spaces than
-    # one, no version at all, and the names of other protocols.
-    if len(request_line) != 3 or not request_line[2].startswith(b"HTTP/"):
-        return BAD_REQUEST
+def check_version(head: Head) -> Response | None:
+    """Judge the version of HTTP."""
     # RFC 9110 section 15.6.6: 505 for a major version that the server does not support.
-    return None if request_line[2] in (b"HTTP/1.1", b"HTTP/1.0") else BAD_VERSION
+    return None if head.version in ("HTTP/1.1", "HTTP/1.0") else BAD_VERSION
 
 
-def is_upgrade(version: bytes, headers: Headers) -> bool:
+def check_framing(head: Head) -> Response | None:
+    """Judge whether it is clear where a request ends."""
+    length, encoding = head.content_length, head.transfer_encoding
+    if encoding is not None:
+        # RFC 9112 section 6.1: "A server MAY reject a request that contains both Content-Length and Transfer-Encoding".
+        # Section 6.3, 4: "If a Transfer-Encoding header field is present in a request and the chunked transfer coding
+        # is not the final encoding, ... the server MUST respond with the 400 (Bad Request) status code".
+        is_clear = length is None and encoding.lower().rpartition(",")[2].strip(" \t") == "chunked"
+    else:
+        # 5: "If a message is received without Transfer-Encoding and with an invalid Content-Length header field, ...
+        # the server MUST respond with a 400 (Bad Request) status code".
+        is_clear = length is None or _LENGTH.fullmatch(length) is not None
+    return None if is_clear else BAD_REQUEST
+
+
+def is_upgrade(head: Head) -> bool:
     """Whether a request asks for the WebSocket protocol; if not, it is plain HTTP, whatever else it says."""
     # RFC 6455 section 4.2.1, 3: "An |Upgrade| header field containing the value "websocket", treated as an ASCII
     # case-insensitive value."  4: "A |Connection| header field that includes the token "Upgrade", treated as an ASCII
     # case-insensitive value."  Firefox sends "keep-alive, Upgrade".
     # RFC 9110 section 7.8: "A server MUST ignore an Upgrade header field that is received in an HTTP/1.0 request."
     return (
-        _has_token(headers.get("upgrade"), "websocket")
-        and _has_token(headers.get("connection"), "upgrade")
-        and version != b"HTTP/1.0"
+        _has_token(head.upgrade, "websocket") and _has_token(head.connection, "upgrade") and head.version != "HTTP/1.0"
     )
 
 
@@ -89,17 +122,18 @@ def _has_token(value: str | None, token: str) -> bool:
     return value is not None and (value.lower() == token or token in parse_list(value.lower()))
 
 
-def check_host(version: bytes, target: str, headers: Headers) -> Authority | Response:
+def check_host(head: Head) -> Authority | Response:
     """Whom a request is addressed to: the target's authority, else Host."""
     # RFC 9112 section 3.2: "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message
     # that lacks a Host header field and to any request message that contains more than one Host header field line or a
     # Host header field with an invalid field value."
-    host = headers.get("host")
-    if headers.is_repeated("host") or (host is None and version != b"HTTP/1.0"):
-        return BAD_HOST
-    authority = parse_authority(host or "") if host is not None else Authority("", None)
+    if head.host is not None:
+        authority = parse_authority(head.host)  # lines joined by a comma and a space are no authority
+    else:
+        authority = Authority("", None) if head.version == "HTTP/1.0" else None
     if authority is None:
         return BAD_HOST
+    target = head.target
     # RFC 6455 section 3: "Fragment identifiers are meaningless in the context of WebSocket URIs and MUST NOT be used".
     # RFC 9112 section 3.2: what is not ASCII must be percent-encoded.
     if "#" in target or not target.isascii():
@@ -114,35 +148,33 @@ def check_host(version: bytes, target: str, headers: Headers) -> Authority | Res
     return parse_authority(split_target(target)[0] or "") or BAD_TARGET
 
 
-def has_body(headers: Headers) -> bool:
+def has_body(head: Head) -> bool:
     """Whether a request announces a body (RFC 9112 section 6): then what follows its head is part of it."""
-    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+    return head.transfer_encoding is not None or head.content_length not in (None, "0")
 
 
-def check_upgrade(
-    headers: Headers, host: Authority, policy: OriginPolicy, subprotocols: Sequence[str]
-) -> Upgrade | Response:
+def check_upgrade(head: Head, host: Authority, policy: OriginPolicy, subprotocols: Sequence[str]) -> Upgrade | Response:
     """Judge a request that ``is_upgrade``, by a GET to ``host``."""
     # A body would be taken for the first frames.
-    if has_body(headers):
+    if has_body(head):
         return UPGRADE_WITH_BODY
 
     # RFC 6455 section 4.2.1, 6: "A |Sec-WebSocket-Version| header field, with a value of 13."  Section 4.4: to another
     # the server answers with the versions it knows.
-    version = headers.get("sec-websocket-version")
+    version = head.websocket_version
     if version != "13":
         return OTHER_VERSION if version and _VERSION.fullmatch(version) else NO_VERSION
 
     # 5: "A |Sec-WebSocket-Key| header field with a base64-encoded value that, when decoded, is 16 bytes in length."
-    key = headers.get("sec-websocket-key")
+    key = head.websocket_key
     if key is None or not _KEY.fullmatch(key):  # lines joined by a comma do not match
         return BAD_KEY
 
     # 7: "Optionally, an |Origin| header field. ... A connection attempt lacking this header field SHOULD NOT be
     # interpreted as coming from a browser client."  RFC 6454 section 7.3: never more than one.
-    origin = headers.get("origin")
+    origin = head.origin
     if origin is not None:
-        if headers.is_repeated("origin"):
+        if head.is_origin_repeated:
             return BAD_ORIGIN
         # Section 10.2: servers "SHOULD verify the |Origin| field is an origin they expect"; section 4.2.2, 4: if not,
         # "it MUST return an appropriate HTTP error code (e.g., 403 Forbidden)".
@@ -153,7 +185,7 @@ def check_upgrade(
     # client would like to speak, ordered by preference."
     offers: Sequence[str] = ()
     subprotocol = None
-    offered = headers.get("sec-websocket-protocol")
+    offered = head.websocket_protocol
     if offered is not None:
         offers = parse_list(offered)
         names = set(offers)
@@ -166,7 +198,7 @@ def check_upgrade(
     # 9: "Optionally, a |Sec-WebSocket-Extensions| header field".  Section 9.1: "If a value is received by either the
     # client or the server during negotiation that does not conform to the ABNF below, the recipient of such malformed
     # data MUST immediately _Fail the WebSocket Connection_."
-    extensions = headers.get("sec-websocket-extensions")
+    extensions = head.websocket_extensions
     if extensions is not None and parse_extensions(extensions) is None:
         return BAD_EXTENSIONS
 
@@ -175,5 +207,5 @@ def check_upgrade(
 
 def accept_key_of(key: str) -> str:
     """Sec-WebSocket-Accept for a Sec-WebSocket-Key (RFC 6455 section 4.2.2, step 5.4)."""
-    digest = sha1((key + _GUID).encode("ascii"), usedforsecurity=False).digest()
+    digest = sha1(key.encode("ascii") + _GUID, usedforsecurity=False).digest()
     return b2a_base64(digest, newline=False).decode("ascii")
