@@ -4,6 +4,7 @@ WSEV_SANITIZE=1 builds it with AddressSanitizer and UndefinedBehaviorSanitizer, 
 """
 
 import os
+import sys
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -15,7 +16,10 @@ MODULES = {
     "rules": [],
     "messages": ["utf8.c"],
     "loop": [],
+    "addresses": [],
+    "descriptor": [],
     "output": [],
+    "asyncio_output": [],
     "writer": [],
     "dispatch": [],
     "closer": [],
@@ -24,6 +28,8 @@ MODULES = {
     "connection": [],
     "head": [],
 }
+if sys.platform == "linux":
+    MODULES |= {"poller": [], "transport": [], "acceptor": []}
 
 SANITIZE = os.environ.get("WSEV_SANITIZE") == "1"
 ANNOTATE = os.environ.get("WSEV_ANNOTATE") == "1"

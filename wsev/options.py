@@ -263,6 +263,7 @@ class OptionsDict(TypedDict, total=False):
     compression: Literal["shared", "dedicated"] | None
     broker: str | Broker
     decode_text: bool
+    transport: Literal["auto", "loop"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -378,6 +379,12 @@ class Options:
         "between all processes of yours that name the same directory; or an object with a broker's five methods.",
     )
     decode_text: bool = _flag(True, "False: text messages arrive as bytes, validated but not decoded.")
+    transport: Literal["auto", "loop"] = _choice(
+        "auto",
+        ("auto", "loop"),
+        "auto: plain TCP and Unix sockets by wsev's own transport, on Linux, unless the environment variable "
+        "WSEV_TRANSPORT is loop; loop: all by the event loop's.",
+    )
 
     def __post_init__(self) -> None:
         _check_all(self)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
 import ssl as tls
 import sys
 import threading
@@ -38,6 +39,9 @@ from wsev.topics import Message, check_topic
 from wsev.workers.sockets import ListeningSocket, open_files_limit
 
 __all__ = ["Connections", "Serving"]
+
+if sys.platform == "linux":
+    from wsev._core.acceptor import Acceptor
 
 logger = logging.getLogger("wsev.connection")
 
@@ -109,7 +113,7 @@ class Serving(Generic[S]):
         self.debug_thread = threading.get_ident() if loop.get_debug() else None
 
         self._sockets = list(sockets)
-        self._servers: list[asyncio.AbstractServer] = []
+        self._servers: list[Acceptor | asyncio.AbstractServer] = []
         self._is_stopping = False
         self._last_close: tuple[int, str] | None = None  # for connections that handshakes yet make, during a stop
         self._gone: asyncio.Future[None] | None = None  # while a stop waits for the last connection
@@ -140,6 +144,21 @@ class Serving(Generic[S]):
         self.fanout.release()
 
     async def _listen(self, ssl: tls.SSLContext | None, backlog: int) -> None:
+        if ssl is None and _uses_own_transport(self.options):
+            self._accept()
+            await asyncio.sleep(0)  # where a cancellation of the start is seen
+        else:
+            await self._accept_by_the_loop(ssl, backlog)
+        for each in self._sockets:
+            each.sock.listen(backlog)
+
+    def _accept(self) -> None:
+        for each in self._sockets:
+            acceptor = Acceptor(self._core.loop_state, each.sock, self._handshakes, self._report)
+            self._servers.append(acceptor)
+            acceptor.start()
+
+    async def _accept_by_the_loop(self, ssl: tls.SSLContext | None, backlog: int) -> None:
         # To asyncio's loop the backlog is also how often it accepts in a turn, and with no descriptor left it complains
         # and tries again later as often: 1 there, and to the kernel the real one below.
         at_once = 1 if isinstance(self.loop, asyncio.BaseEventLoop) else backlog
@@ -151,11 +170,9 @@ class Serving(Generic[S]):
             if each.is_unix and sys.version_info >= (3, 13):
                 given["cleanup_socket"] = False  # its path is removed by who made it, and not by a worker that leaves
             create = self.loop.create_unix_server if each.is_unix else self.loop.create_server
-            self._servers.append(await create(self._handshakes, sock=each.sock, **given))
-        for server in self._servers:
+            server: asyncio.AbstractServer = await create(self._handshakes, sock=each.sock, **given)
+            self._servers.append(server)
             await server.start_serving()
-        for each in self._sockets:
-            each.sock.listen(backlog)
 
     def _stop_listening(self) -> None:
         for server in self._servers:
@@ -429,6 +446,12 @@ def _max_connections(options: Options) -> int | None:
         return options.max_connections
     limit = open_files_limit()
     return None if limit is None else max(1, limit - SPARE_FILES)
+
+
+def _uses_own_transport(options: Options) -> bool:
+    # The variable is for a program whose options cannot be changed now, and for the tests of both.
+    wish = options.transport if options.transport != "auto" else os.environ.get("WSEV_TRANSPORT", "auto")
+    return wish == "auto" and sys.platform == "linux"
 
 
 def _raise(error: BaseException) -> None:

@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import uvloop
@@ -334,12 +334,14 @@ AFTER_THE_LOOP: dict[str, Callable[[wsev.Connection[Any]], object]] = {
 LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
 
 
-def use_connections_after_their_loop_was_closed(loop_name: str) -> None:
-    found = {name: sent_after_the_loop(loop_name, use) for name, use in AFTER_THE_LOOP.items()}
+def use_connections_after_their_loop_was_closed(loop_name: str, transport: Literal["auto", "loop"]) -> None:
+    found = {name: sent_after_the_loop(loop_name, transport, use) for name, use in AFTER_THE_LOOP.items()}
     assert found == dict.fromkeys(AFTER_THE_LOOP, b""), found
 
 
-def sent_after_the_loop(loop_name: str, use: Callable[[wsev.Connection[Any]], object]) -> bytes:
+def sent_after_the_loop(
+    loop_name: str, transport: Literal["auto", "loop"], use: Callable[[wsev.Connection[Any]], object]
+) -> bytes:
     """What comes to the client, and at sockets that were opened later, one of them with the connection's number."""
 
     async def start() -> None:
@@ -350,7 +352,7 @@ def sent_after_the_loop(loop_name: str, use: Callable[[wsev.Connection[Any]], ob
         while not head.endswith(b"\r\n\r\n"):
             head += await loop.sock_recv(client, 1024)
 
-    server: Server = wsev.Server()
+    server: Server = wsev.Server(transport=transport)
     loop = LOOPS[loop_name]()
     client = socket.socket()
     client.setblocking(False)
@@ -360,7 +362,7 @@ def sent_after_the_loop(loop_name: str, use: Callable[[wsev.Connection[Any]], ob
     conn.send("a secret")  # in the queue of a loop that will not turn
     loop.close()
     others = [each for _ in range(32) for each in socket.socketpair()]
-    if loop_name == "uvloop":  # which closes what is open
+    if (loop_name, transport) == ("uvloop", "loop"):  # which closes what is open
         assert number in [other.fileno() for other in others]
     use(conn)
     got = b""
@@ -372,9 +374,10 @@ def sent_after_the_loop(loop_name: str, use: Callable[[wsev.Connection[Any]], ob
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("transport", ["auto", "loop"])
 @pytest.mark.parametrize("loop_name", LOOPS)
-def test_after_its_loop_was_closed_a_connection_sends_nothing(loop_name: str) -> None:
-    run_apart(use_connections_after_their_loop_was_closed, loop_name)
+def test_after_its_loop_was_closed_a_connection_sends_nothing(loop_name: str, transport: str) -> None:
+    run_apart(use_connections_after_their_loop_was_closed, loop_name, transport)
 
 
 # Threads.

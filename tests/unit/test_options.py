@@ -47,6 +47,7 @@ DEFAULTS = {
     "compression": None,
     "broker": "local",
     "decode_text": True,
+    "transport": "auto",
 }
 
 

@@ -14,7 +14,7 @@ cdef struct Buffer:
     Py_ssize_t start        # the first byte not yet taken out
     Py_ssize_t end          # one past the last byte put in
     Py_ssize_t capacity     # bytes at data
-    bint is_payload         # its first byte is a frame's payload, the header went before; else it starts with a frame
+    bint is_inside         # its first byte is inside a frame whose beginning went before; else it starts with a frame
 
 
 cdef enum:

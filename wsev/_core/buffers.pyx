@@ -64,7 +64,7 @@ cdef class Pool:
             buffer.capacity = capacity
         buffer.next = NULL
         buffer.start = buffer.end = 0
-        buffer.is_payload = False
+        buffer.is_inside = False
         self.lent += 1
         return buffer
 
@@ -77,7 +77,7 @@ cdef class Pool:
         buffer.next = NULL
         buffer.start = 0
         buffer.end = buffer.capacity = size
-        buffer.is_payload = False
+        buffer.is_inside = False
         self.lent += 1
         return buffer
 
@@ -85,6 +85,7 @@ cdef class Pool:
         """A larger buffer with the same bytes, in the chain's place of the one given, which is released."""
         cdef Buffer* larger = self.acquire(capacity)
         larger.next = buffer.next
+        larger.is_inside = buffer.is_inside
         larger.end = buffer.end - buffer.start
         memcpy(larger.data, buffer.data + buffer.start, larger.end)
         self.release(buffer)

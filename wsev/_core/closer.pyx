@@ -92,10 +92,10 @@ cdef class Closer(Dispatcher):
 
     cdef int finish(self) except -1:
         """All is with the kernel (or the transport): the server ends TCP first (section 7.1.1)."""
-        if self.output.fd < 0 and self.output.transport is not None and self.output.transport.is_closing():
+        if self.output.is_ending():
             return 0
         if (self.is_clean and not self.is_trailed) or self.output.is_broken:
-            return self.output.close()
+            return self.output.close_transport()
         # Closing with bytes unread would reset, and the reset might overtake our Close.
         self.output.finish()
         return self.end_within(LINGER)
@@ -117,7 +117,7 @@ cdef class Closer(Dispatcher):
             self.wake_drain_waiters()
         self.stop_receiving()
         self.drop_unsent()
-        return self.output.abort()
+        return self.output.abort_transport()
 
     cdef int keep_error(self, object error) except -1:
         """The first reason stands."""

@@ -14,6 +14,7 @@ import asyncio
 import errno
 import types
 
+from wsev._core.asyncio_output cimport AsyncioOutput
 from wsev._core.dispatch cimport CONNECT, Callbacks
 from wsev._core.frames cimport FIN, MAX_CONTROL_PAYLOAD, OPCODE_BINARY, OPCODE_PING, OPCODE_TEXT
 from wsev._core.loop cimport ServerState
@@ -56,7 +57,7 @@ cdef class Connection(Timed, asyncio.BufferedProtocol):
         self.server = server
         self.loop_state = server.loop_state
         self.callbacks = callbacks
-        self.output = Output(transport)
+        self.output = transport if isinstance(transport, Output) else AsyncioOutput(transport)
         self.request_head = request
         self.subprotocol = subprotocol
         self.state = state
@@ -128,8 +129,8 @@ cdef class Connection(Timed, asyncio.BufferedProtocol):
 
     def get_extra_info(self, name, default=None):
         """As ``asyncio.BaseTransport.get_extra_info``; after the end ``default``, but for "peername"."""
-        if self.output.transport is not None:
-            return self.output.transport.get_extra_info(name, default)
+        if self.ready_state < CLOSED:
+            return self.output.extra_info(name, default)
         return self.output.remote_address if name == "peername" else default
 
     # ---------------------------------------------------------------- what the application does
@@ -341,22 +342,16 @@ cdef class Connection(Timed, asyncio.BufferedProtocol):
         return self.server.get_buffer
 
     def buffer_updated(self, Py_ssize_t size):
-        if self.ready_state > CLOSING:
-            return                      # read and dropped: TCP is being ended
-        self.begin_event()
-        try:
-            self.received(self.loop_state.read_buffer, size)
-        finally:
-            self.end_event()
+        self.data_came(self.loop_state.read_buffer, size)
 
     def eof_received(self):
         """FIN: what the peer sent is in, and it may still be reading (RFC 6455 section 7.1.4)."""
         if self.ready_state <= CLOSING:
             self.end_with(ConnectionResetError(errno.ECONNRESET, "the peer ended TCP without a Close frame"))
         elif self.ready_state == ENDING and self.head == NULL:
-            self.output.close()
+            self.output.close_transport()
         # True: the transport stays while something is unsent.
-        return self.head != NULL and self.output.transport.can_write_eof()
+        return self.head != NULL and self.output.can_finish()
 
     def connection_lost(self, error):
         if self.ready_state == CLOSED:

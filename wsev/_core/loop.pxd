@@ -61,8 +61,10 @@ cdef class FlushQueue:
     cdef readonly Py_ssize_t count
     cdef object timer                   # the handle of the call that is due; None: none is
     cdef object run_method
+    cdef bint is_held                   # somebody who runs calls release() before the loop goes on: no call is needed
 
     cdef int add(self, LoopMember member) except -1
+    cdef int release(self) except -1
     cdef int _tidy(self) except -1
     cdef int _arm(self) except -1
     cdef object _run_one(self, LoopMember member)
@@ -84,6 +86,7 @@ cdef class LoopState:
     cdef readonly Wheel wheel
     cdef readonly FlushQueue soon       # who has something to do before the loop polls again
     cdef dict delayed                   # write_buffer_deadline -> FlushQueue
+    cdef public object poller           # the Poller (poller.pxd); None until something is watched by it
     # One read buffer: it belongs to the connection whose read event is running, until that ends.
     cdef uint8_t* read_buffer
     cdef Py_ssize_t read_size
@@ -96,6 +99,7 @@ cdef class LoopState:
     cdef uint64_t last_id
     cdef Py_ssize_t connections         # open ones: the clock goes while there are some
 
+    cdef int prepare_read_buffer(self) except -1
     cdef int joined(self) except -1
     cdef int left(self) except -1
 

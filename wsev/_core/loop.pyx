@@ -183,8 +183,15 @@ cdef class FlushQueue:
             self.dues.append(self.loop.time() + self.deadline)
         self.members.append(member)
         self.count += 1
-        if self.timer is None:
+        if self.timer is None and not self.is_held:
             self._arm()
+        return 0
+
+    cdef int release(self) except -1:
+        """End a hold: the turn of all that were added, now."""
+        self.is_held = False
+        if self.count:
+            self.run()
         return 0
 
     cdef LoopMember _pop(self):
@@ -361,14 +368,19 @@ cdef class LoopState:
             if self.timer is None and (self.connections or self.wheel.count or self.pool.idle_bytes):
                 self._arm()
 
-    def get_buffer(self, sizehint):
-        """asyncio.BufferedProtocol's: the read buffer, enlarged between read events if a server asked for more."""
+    cdef int prepare_read_buffer(self) except -1:
+        """Between read events: make it, or enlarge it if a server asked for more."""
         if self.read_size < self.read_wanted:
             deallocate(self.read_buffer)
             self.read_buffer = NULL
             self.read_buffer = <uint8_t*> allocate(self.read_wanted)
             self.read_size = self.read_wanted
             self.read_view = PyMemoryView_FromMemory(<char*> self.read_buffer, self.read_size, PyBUF_WRITE)
+        return 0
+
+    def get_buffer(self, sizehint):
+        """asyncio.BufferedProtocol's."""
+        self.prepare_read_buffer()
         return self.read_view
 
 

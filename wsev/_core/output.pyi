@@ -1,19 +1,12 @@
-import asyncio
-from typing import final
-
 from typing_extensions import disjoint_base
 
+from wsev._core.descriptor import Descriptor
 from wsev._core.loop import LoopMember
 
 @disjoint_base
 class Sink(LoopMember): ...
 
-@final
-class Output:
-    def __init__(self, transport: asyncio.BaseTransport) -> None: ...
-    @property
-    def transport(self) -> asyncio.Transport | None: ...
+@disjoint_base
+class Output(Descriptor):
     @property
     def remote_address(self) -> tuple[str, int] | str: ...
-    @property
-    def local_address(self) -> tuple[str, int] | str: ...

@@ -32,6 +32,16 @@ cdef enum:
 
 cdef class Receiver(Closer):
 
+    cdef int data_came(self, const uint8_t* data, Py_ssize_t size) except -1:
+        if self.ready_state > CLOSING:
+            return 0                    # read and dropped: TCP is being ended
+        self.begin_event()
+        try:
+            self.received(data, size)
+        finally:
+            self.end_event()
+        return 0
+
     cdef int begin_event(self) except -1:
         self.is_reading = True
         self.received_at = self.loop_state.now
@@ -41,7 +51,7 @@ cdef class Receiver(Closer):
         """Flush, and see to what this read event began."""
         self.is_reading = False
         if self.head != NULL and (self.flushes_early or self.server.flush_queue.deadline <= 0):
-            self.flush_now()
+            self.flush_with_others()
         elif self.head != NULL:
             self.plan_flush()
         self.flushes_early = False
@@ -238,7 +248,7 @@ cdef class Receiver(Closer):
             self.received_at = self.loop_state.now      # the peer takes output: its sign of life while we do not read
         if self.output.is_blocked and self.server.write_timeout and self.ready_state <= CLOSING:
             self.need_rare().progress_at = self.loop_state.now
-            self.rare.stuck = amount
+            self.rare.stuck = self.output.queued()
             self.watch(self.server.write_timeout // 4)
         if self.ready_state == OPEN and self.server.high_water >= 0:
             if not self.is_congested and amount > self.server.high_water:

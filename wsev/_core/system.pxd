@@ -10,6 +10,11 @@ cdef extern from "<errno.h>" nogil:
     int EINTR
     int EPIPE
     int ECONNRESET
+    int ECONNABORTED
+    int EMFILE
+    int ENFILE
+    int ENOBUFS
+    int ENOMEM
 
 
 cdef extern from "<sys/uio.h>" nogil:
@@ -21,6 +26,7 @@ cdef extern from "<sys/uio.h>" nogil:
 cdef extern from "<sys/socket.h>" nogil:
     int MSG_NOSIGNAL
     int MSG_DONTWAIT
+    int SHUT_WR
     int AF_INET
     int AF_INET6
     int AF_UNIX
@@ -32,10 +38,12 @@ cdef extern from "<sys/socket.h>" nogil:
     struct msghdr:
         iovec* msg_iov
         size_t msg_iovlen
+    ssize_t recv(int fd, void* data, size_t size, int flags)
     ssize_t send(int fd, const void* data, size_t size, int flags)
     ssize_t sendmsg(int fd, const msghdr* message, int flags)
     int getpeername(int fd, sockaddr* address, socklen_t* size)
     int getsockname(int fd, sockaddr* address, socklen_t* size)
+    int shutdown(int fd, int how)
 
 
 cdef extern from "<netinet/in.h>" nogil:
@@ -55,3 +63,21 @@ cdef extern from "<netinet/in.h>" nogil:
 cdef extern from "<arpa/inet.h>" nogil:
     const char* inet_ntop(int family, const void* source, char* target, socklen_t size)
     uint16_t ntohs(uint16_t number)
+
+
+cdef extern from "<sys/un.h>" nogil:
+    struct sockaddr_un:
+        unsigned short sun_family
+        char sun_path[108]
+
+
+cdef extern from "<unistd.h>" nogil:
+    int close(int fd)
+
+
+cdef extern from "<time.h>" nogil:
+    int CLOCK_MONOTONIC
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int clock_gettime(int clock, timespec* time)

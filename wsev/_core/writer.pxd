@@ -39,6 +39,7 @@ cdef class Writer(Sink):
     cdef Buffer* _refer(self, const uint8_t* data, Py_ssize_t size, object owner) except NULL
     cdef bint has_room(self) except -1
     cdef int plan_flush(self) except -1         # by the flush rules
+    cdef int flush_with_others(self) except -1
     cdef int flush_now(self) except -1
     cdef bint is_loop_closed(self) except -1    # where the caller may be outside the loop, before flush_now()
     cdef Py_ssize_t _put_back(self, Buffer* rest) noexcept

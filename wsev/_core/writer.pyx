@@ -2,12 +2,12 @@
 
 Owns the write buffers of a connection and when they are sent.  Knows no socket (Output has it) and no user code.
 
-The flush rules.  At once: a full buffer, and flush_now().  With write_buffer_deadline 0: at the end
-of the read event that is running for this connection, else before the loop polls again.  Above 0: so many seconds
-after the first unsent byte.
+The flush rules.  At once: a full buffer, and flush_now().  With write_buffer_deadline 0: at the end of the read event
+that is running for this connection (with wsev's own transport: when all read events of the wake-up have been dealt
+with), else before the loop polls again.  Above 0: so many seconds after the first unsent byte.
 
-Invariants: unsent is the sum of the chain; each of its buffers starts with a frame, but for a payload that is referred
-to, which follows the buffer with its header.
+Invariants: unsent is the sum of the chain; each of its buffers starts with a frame, but for one that is partly sent and
+a payload that is referred to, which follows the buffer with its header (is_inside).
 """
 
 cimport cython
@@ -64,7 +64,7 @@ cdef class Writer(Sink):
             return False
         header_size = encode_header(buffer.data + buffer.end, first_byte, size)
         buffer.end += header_size
-        large.is_payload = True
+        large.is_inside = True
         self._append(large)
         self.unsent += header_size + size
         return True
@@ -147,6 +147,12 @@ cdef class Writer(Sink):
             self.is_delayed = True
         return 0
 
+    cdef int flush_with_others(self) except -1:
+        """At the end of a read event: now, or behind the other read events of the same wake-up (poller.pyx)."""
+        if self.loop_state.soon.is_held:
+            return self.loop_state.schedule(self)
+        return self.flush_now()
+
     cdef int flush_now(self) except -1:
         cdef Py_ssize_t before = self.unsent
         cdef Py_ssize_t left
@@ -212,11 +218,14 @@ cdef class Writer(Sink):
     cdef void drop_whole_frames(self) noexcept:
         """Drop what is unsent, but for the rest of a frame that has begun: nothing could be read behind half of it."""
         cdef Buffer* rest = self.head
+        cdef Buffer* last = rest
         cdef Buffer* frames = rest
         self._forget_unsent()
-        if rest != NULL and rest.is_payload:
-            frames = rest.next
-            rest.next = NULL
+        if rest != NULL and rest.is_inside:
+            while last.next != NULL and last.next.is_inside:
+                last = last.next        # the payload whose header is in the buffer before
+            frames = last.next
+            last.next = NULL
             self._put_back(rest)
         self.loop_state.pool.release_chain(frames)
 
