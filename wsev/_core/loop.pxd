@@ -55,9 +55,10 @@ cdef class FlushQueue:
     cdef object loop
     cdef readonly double deadline       # seconds; 0: before the loop polls again
     # Lists, not memory of ours: the garbage collector must see who is held when a loop ends.
-    cdef list members                   # in the order of their turns; None: has had it
+    cdef list members                   # in the order of their turns; None: has had it, or a free place
     cdef list dues                      # loop.time() of each (empty when deadline is 0)
     cdef Py_ssize_t first               # the place whose turn is next
+    cdef Py_ssize_t last                # behind the last that is taken
     cdef readonly Py_ssize_t count
     cdef object timer                   # the handle of the call that is due; None: none is
     cdef object run_method

