@@ -80,7 +80,7 @@ class Server(CallbackRegistry[S], Generic[S]):
         handler: Handler[S] | None = None,
         /,
         *,
-        http: Callable[[], asyncio.BaseProtocol] | None = None,
+        http: Callable[[], asyncio.Protocol] | None = None,
         lifespan: Lifespan | None = None,
         **options: Unpack[OptionsDict],
     ) -> None:
@@ -121,7 +121,8 @@ class Server(CallbackRegistry[S], Generic[S]):
         callbacks; else they are answered with 404.
 
         Args:
-            path: exact, decoded, such as ``/chat``; or a prefix if it ends in ``/*``, such as ``/rooms/*``.
+            path: exact, decoded, such as ``/chat``; or a prefix if it ends in ``/*``, such as ``/rooms/*``, which takes
+                ``/rooms/`` and ``/rooms/a/b`` but not ``/rooms``.
             handler: an instance of a subclass of ``Handler``; callbacks may also be registered on what is returned.
 
         Raises:

@@ -26,7 +26,7 @@ from wsev._core.loop import LoopState, ServerState
 from wsev.errors import BrokerError, CallbackError, WsevError
 from wsev.fanout import Fanout, choose_broker
 from wsev.handler import OnError, OnRequest, S
-from wsev.handshake.handshakes import Handshakes
+from wsev.handshake.handshakes import NO_ROOM, Handshakes
 from wsev.handshake.host import RouteLike
 from wsev.handshake.opening import OpeningHandshake
 from wsev.handshake.request import Request
@@ -48,7 +48,6 @@ logger = logging.getLogger("wsev.connection")
 SPARE_FILES = 100  # descriptors that connections leave to the rest of the program; a log, a database, a few pipes
 CANCEL_TIMEOUT = 1.0  # seconds for what was cancelled at the end of stop_timeout to end: finally blocks, no more work
 
-NO_ROOM = Response(503, "The server has no room for another connection.\n", {"Retry-After": "5"})
 STOPPING = Response(503, "The server is stopping.\n", {"Retry-After": "5"})
 
 
@@ -94,7 +93,7 @@ class Serving(Generic[S]):
         *,
         on_request: OnRequest | None,
         on_error: OnError | None,
-        http: Callable[[], asyncio.BaseProtocol] | None,
+        http: Callable[[], asyncio.Protocol] | None,
         subscriptions: Iterable[tuple[str, OnPublished]],
         mesh_directory: str | None,
         on_exit: Callable[[BaseException], None] | None,
@@ -122,7 +121,6 @@ class Serving(Generic[S]):
         self._max_connections = _max_connections(options)
         self._admitted = 0  # handshakes
         self._accepted = 0
-        self._limits: Counter[str] = Counter()
         # Who is counted for which address; empty unless max_connections_per_address is set.
         self._address_of: dict[OpeningHandshake | Connection[S], str] = {}
         self._per_address: Counter[str] = Counter()
@@ -166,11 +164,12 @@ class Serving(Generic[S]):
         if ssl is not None:
             given["ssl_handshake_timeout"] = self.options.handshake_timeout
             given["ssl_shutdown_timeout"] = self.options.close_timeout
+        make = self._handshakes if ssl is None else self._handshakes.make_within_tls
         for each in self._sockets:
             if each.is_unix and sys.version_info >= (3, 13):
                 given["cleanup_socket"] = False  # its path is removed by who made it, and not by a worker that leaves
             create = self.loop.create_unix_server if each.is_unix else self.loop.create_server
-            server: asyncio.AbstractServer = await create(self._handshakes, sock=each.sock, **given)
+            server: asyncio.AbstractServer = await create(make, sock=each.sock, **given)
             self._servers.append(server)
             await server.start_serving()
 
@@ -261,23 +260,20 @@ class Serving(Generic[S]):
         if self._is_stopping:
             return STOPPING
         options = self.options
-        # What http= serves has descriptors as well, and they are what max_connections is about.
-        taken = self._admitted + len(self._core.connections) + len(self._handshakes.handed_over)
+        handshakes = self._admitted + len(self._handshakes.within_tls)
+        taken = handshakes + len(self._core.connections)
+        if self.http is not None:  # what it serves has descriptors as well, and they are what max_connections is about
+            taken += len(self._handshakes.handed_over)
         if self._max_connections is not None and taken >= self._max_connections:
-            return self._refuse("max_connections")
-        if options.max_handshakes is not None and self._admitted >= options.max_handshakes:
-            return self._refuse("max_handshakes")
-        address = handshake.remote_address
-        if options.max_connections_per_address is not None and isinstance(address, tuple):
+            return NO_ROOM["max_connections"]
+        if options.max_handshakes is not None and handshakes >= options.max_handshakes:
+            return NO_ROOM["max_handshakes"]
+        if options.max_connections_per_address is not None and isinstance(address := handshake.remote_address, tuple):
             if self._per_address[address[0]] >= options.max_connections_per_address:
-                return self._refuse("max_connections_per_address")
+                return NO_ROOM["max_connections_per_address"]
             self._count_address(handshake, address[0])
         self._admitted += 1
         return None
-
-    def _refuse(self, limit: str) -> Response:
-        self._limits[limit] += 1
-        return NO_ROOM
 
     def leave(self, handshake: OpeningHandshake) -> None:
         """A handshake that was admitted is over."""
@@ -289,8 +285,7 @@ class Serving(Generic[S]):
         self._per_address[host] += 1
 
     def _forget_address(self, who: OpeningHandshake | Connection[S]) -> None:
-        host = self._address_of.pop(who, None)
-        if host is not None:
+        if self._address_of and (host := self._address_of.pop(who, None)) is not None:
             self._per_address[host] -= 1
             if not self._per_address[host]:
                 del self._per_address[host]
@@ -311,9 +306,7 @@ class Serving(Generic[S]):
     ) -> None:
         """Make a connection of an accepted request."""
         self._accepted += 1
-        connection: Connection[S] = Connection(
-            self._core, route.callbacks, transport, head, subprotocol, accept.state
-        )
+        connection: Connection[S] = Connection(self._core, route.callbacks, transport, head, subprotocol, accept.state)
         transport.set_protocol(connection)
         connection.open(response, rest)
         if self._last_close is not None:
@@ -323,9 +316,10 @@ class Serving(Generic[S]):
 
     def opened(self, connection: Connection[S]) -> None:
         """A connection is registered; its on_connect comes next."""
-        address = connection.remote_address
-        if self.options.max_connections_per_address is not None and isinstance(address, tuple):
-            self._count_address(connection, address[0])
+        if self.options.max_connections_per_address is not None:
+            address = connection.remote_address
+            if isinstance(address, tuple):
+                self._count_address(connection, address[0])
 
     def closed(self, connection: Connection[S]) -> None:
         """A connection's on_disconnect has ended."""
@@ -408,7 +402,7 @@ class Serving(Generic[S]):
             unsent=core.unsent,
             dropped=core.dropped,
             closes=dict(core.closes),
-            limits=dict(self._limits + Counter(core.limits_passed)),
+            limits=dict(self._handshakes.limits_passed + Counter(core.limits_passed)),
             broker_in=self.fanout.messages_in,
             broker_dropped=self.fanout.reports.messages,
         )

@@ -26,7 +26,9 @@ class Stats:
     connections: int
     """Open now."""
     handshakes: Mapping[int, int]
-    """Requests for upgrade by the HTTP status that answered them; 101 are the accepted ones."""
+    """Connections by the HTTP status that their handshake was answered with: 101 the accepted ones; the others those
+    that were refused, be it by ``on_upgrade``, for a limit, or as no request for upgrade where there is no
+    ``on_request``.  What ``on_request`` answered and what ``http=`` took is not counted."""
     messages_in: int
     messages_out: int
     bytes_in: int

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import socket
+import ssl
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import pytest
+import trustme
 import uvloop
 
 import wsev
@@ -39,6 +42,79 @@ async def test_past_max_connections_503_says_when_to_come_back(serve: Serve, raw
     head, _ = await second.read_answer()
     assert (head.status, head["retry-after"]) == (503, "5")
     assert server.stats().limits == {"max_connections": 1}
+
+
+@pytest.mark.parametrize("option", ["max_connections", "max_handshakes", "max_connections_per_address"])
+async def test_the_log_names_the_option_that_left_no_room(
+    serve: Serve, raw: Raw, option: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "wsev.handshake")
+    server = await serve(echo_server(**{option: 1}))
+    await raw(server)
+    head, body = await (await raw(server)).read_answer()
+    assert head.status == 503
+    assert option.encode() not in body
+    (message,) = (record.getMessage() for record in caplog.records if record.name == "wsev.handshake")
+    assert f"option {option}." in message
+    assert server.stats().limits == {option: 1}
+
+
+async def test_limits_of_a_request_are_counted_in_the_stats(serve: Serve, raw: Raw) -> None:
+    server = await serve(echo_server(max_request_line=64, max_headers=2))
+    for data in (b"GET /" + b"a" * 64, b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 3 + b"\r\n"):
+        peer = await raw(server)
+        await peer.send(data)
+        await peer.read_answer()
+    assert server.stats().limits == {"max_request_line": 1, "max_headers": 1}
+
+
+@pytest.fixture
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """For the server and for clients."""
+    authority = trustme.CA()
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(server)
+    authority.configure_trust(client)
+    return server, client
+
+
+@pytest.mark.parametrize("option", ["max_connections", "max_handshakes"])
+async def test_a_tls_handshake_counts_as_a_handshake_and_as_a_connection(
+    serve: Serve, raw: Raw, option: str, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    server = await serve(echo_server(**{option: 1}), ssl=contexts[0])
+    silent = await raw(server)
+    assert (await (await raw(server, ssl=contexts[1])).read_answer())[0].status == 503
+    assert server.stats().limits == {option: 1}
+    await silent.send(b"no TLS")
+    assert b"HTTP" not in await silent.reader.read()
+    gc.collect()  # before Python 3.13 asyncio leaves a failed TLS handshake to it
+    peer = await raw(server, ssl=contexts[1])
+    assert (await peer.upgrade()).status == 101
+
+
+async def test_a_tls_handshake_that_does_not_come_is_counted_and_logged(
+    serve: Serve, raw: Raw, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    told = asyncio.Event()
+
+    class Told(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "handshake_timeout" in record.getMessage():
+                told.set()
+
+    logger, handler = logging.getLogger("wsev.handshake"), Told()
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        server = await serve(echo_server(handshake_timeout=0.05), ssl=contexts[0])
+        await raw(server)
+        await told.wait()
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+    assert server.stats().limits == {"handshake_timeout": 1}
 
 
 async def test_who_leaves_makes_room(serve: Serve, raw: Raw) -> None:

@@ -231,6 +231,7 @@ server.on_open(lambda conn: None)  # type: ignore[attr-defined]
 
 
 wsev.Server(broker=Chat())  # type: ignore[arg-type]
+wsev.Server(http=asyncio.DatagramProtocol)  # type: ignore[arg-type]
 server.subscribe("titles", lambda topic: None)  # type: ignore[arg-type,misc]
 
 

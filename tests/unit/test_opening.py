@@ -30,7 +30,7 @@ class FakeHost:
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None, **options: Any) -> None:
         self.options = Options.of(**options)
         self.loop = loop or ManualLoop()
-        self.http: Callable[[], asyncio.BaseProtocol] | None = None
+        self.http: Callable[[], asyncio.Protocol] | None = None
         self.on_request: Any = None
         self.on_upgrade: Any = None
         self.refusal: Response | None = None
@@ -378,7 +378,7 @@ def test_drips_do_not_put_the_deadline_off() -> None:
 
 def test_the_deadline_counts_from_the_accept_within_tls_too() -> None:
     host = FakeHost(handshake_timeout=10.0)
-    handshake, transport = host.handshakes(), RecordedTransport(is_tls=True)
+    handshake, transport = host.handshakes.make_within_tls(), RecordedTransport(is_tls=True)
     host.pass_time(6.0)  # the TLS handshake
     handshake.connection_made(transport)
     handshake.receive(b"GET")
@@ -388,13 +388,38 @@ def test_the_deadline_counts_from_the_accept_within_tls_too() -> None:
 
 def test_a_tls_handshake_that_took_too_long_is_the_end() -> None:
     host = FakeHost(handshake_timeout=10.0)
-    handshake, transport = host.handshakes(), RecordedTransport(is_tls=True)
+    handshake, transport = host.handshakes.make_within_tls(), RecordedTransport(is_tls=True)
     host.pass_time(10.0)
+    assert not host.handshakes.within_tls
     handshake.connection_made(transport)
     assert transport.is_aborted
     handshake.connection_lost(None)
     assert host.inside == 0
     assert not host.handshakes.open
+
+
+def test_who_is_within_tls_is_known_until_that_is_done() -> None:
+    host = FakeHost()
+    handshake, transport = host.handshakes.make_within_tls(), RecordedTransport(is_tls=True)
+    assert len(host.handshakes.within_tls) == 1
+    handshake.connection_made(transport)
+    assert not host.handshakes.within_tls
+    handshake.receive(request())
+    assert len(host.opened) == 1
+    assert not any(deadlines._members for deadlines in host.handshakes.deadlines)
+
+
+async def test_a_tls_handshake_that_failed_is_forgotten_and_not_waited_with() -> None:
+    host = FakeHost(asyncio.get_running_loop(), handshake_timeout=None)
+    handshake = host.handshakes.make_within_tls()
+    finishing = asyncio.ensure_future(host.handshakes.finish(None))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not finishing.done()
+    del handshake  # as asyncio drops a protocol whose connection_made it will not call
+    await finishing
+    assert not host.handshakes.within_tls
+    assert host.handshakes.limits_passed == {}
 
 
 def test_an_answer_that_the_peer_takes_slowly_is_waited_with_and_one_that_it_does_not_take_is_not() -> None:
@@ -451,7 +476,33 @@ def test_limit_that_was_passed_is_named_in_the_log_alone(
         host.pass_time(20.0)
     assert option in caplog.text
     assert option.encode() not in line.transport.written
+    assert host.handshakes.limits_passed == {option: 1}
     line.check_over()
+
+
+@pytest.mark.parametrize("is_within_tls", [False, True], ids=["open", "within TLS"])
+def test_silence_is_counted_and_logged_once_a_second(is_within_tls: bool, caplog: pytest.LogCaptureFixture) -> None:
+    host = FakeHost(handshake_timeout=10.0)
+    if is_within_tls:
+        silent = [host.handshakes.make_within_tls() for _ in range(100)]
+    else:
+        silent = [Line(host).handshake for _ in range(100)]
+    with caplog.at_level(logging.INFO, "wsev.handshake"):
+        host.pass_time(10.0)
+    (record,) = caplog.records
+    assert record.levelno == logging.INFO
+    assert "handshake_timeout" in record.getMessage()
+    assert len(silent) == 100
+    assert host.handshakes.limits_passed == {"handshake_timeout": 100}
+    assert host.handshakes.refused == {}
+
+
+def test_who_goes_by_himself_has_passed_no_limit() -> None:
+    host = FakeHost()
+    Line(host).check_over()
+    Line(host).receive(b"GET").check_over()
+    host.pass_time(20.0)
+    assert host.handshakes.limits_passed == {}
 
 
 def test_one_kind_of_refusal_hides_no_other_of_its_status(caplog: pytest.LogCaptureFixture) -> None:
@@ -694,6 +745,7 @@ async def test_a_callback_that_takes_too_long_is_cancelled_and_503_answered(capl
         line = ask(request(), host)
         await settle(host)
     assert "upgrade_timeout" in caplog.text
+    assert host.handshakes.limits_passed == {"upgrade_timeout": 1}
     assert waiting.was_cancelled or not waiting.begun.is_set()  # a busy machine may be late with its first step
     assert line.answer.status == 503
     assert host.errors == []
@@ -807,7 +859,7 @@ def test_an_upgrade_never_reaches_http(data: bytes) -> None:
 def test_an_http_factory_that_raises_is_500_and_reported() -> None:
     host = FakeHost()
 
-    def http() -> asyncio.BaseProtocol:
+    def http() -> asyncio.Protocol:
         raise RuntimeError
 
     host.http = http
@@ -826,6 +878,7 @@ async def test_stop_answers_what_was_begun_and_waits_for_callbacks(host: FakeHos
     assert silent.transport.is_aborted
     assert silent.transport.written == b""
     assert begun.answer.status == deciding.answer.status == 503
+    assert host.handshakes.refused == {503: 2}
     assert not stopping.done()
     waiting.result.set_result(None)
     await stopping
@@ -849,7 +902,7 @@ async def test_stop_ends_what_http_serves(host: FakeHost) -> None:
     calls: list[float | None] = []
 
     class Http:
-        def __call__(self) -> asyncio.BaseProtocol:
+        def __call__(self) -> asyncio.Protocol:
             return Recorder()
 
         async def shutdown(self, timeout: float | None) -> None:

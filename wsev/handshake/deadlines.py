@@ -23,6 +23,7 @@ class Deadlines(Generic[T]):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float | None, expire: Callable[[T], None]) -> None:
         self._loop = loop
+        self._time = loop.time
         self._timeout = timeout
         self._expire = expire
         self._members: dict[T, float] = {}  # each with its deadline, in their order
@@ -35,13 +36,13 @@ class Deadlines(Generic[T]):
         """Start the clock for a member that is not in yet."""
         if self._timeout is None:
             return
-        self._members[member] = self._loop.time() + self._timeout
+        self._members[member] = self._time() + self._timeout
         if self._timer is None:
             self._timer = self._loop.call_later(self._timeout, self._fire)
 
-    def discard(self, member: T) -> None:
-        """Stop the clock for a member, if it is one."""
-        self._members.pop(member, None)
+    def discard(self, member: T) -> float | None:
+        """Stop the clock for a member, and return its deadline; None if it is no member."""
+        return self._members.pop(member, None)
 
     def advance(self, now: float) -> None:
         """Take out every member whose deadline has come, and call ``expire`` for it."""
@@ -62,7 +63,7 @@ class Deadlines(Generic[T]):
             self._timer = None
 
     def _fire(self) -> None:
-        now = self._loop.time()
+        now = self._time()
         self.advance(now)
         self._timer = None
         if self._members and self._timeout is not None:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import Counter
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from wsev._core.head import HeadLimits
 from wsev._core.loop import LoopState
@@ -18,10 +18,11 @@ from wsev.handshake.deadlines import Deadlines
 from wsev.handshake.host import Host
 from wsev.handshake.opening import TIMED_OUT, UNDECIDED, OpeningHandshake, State
 from wsev.handshake.origin import OriginPolicy
+from wsev.handshake.request import Address
 from wsev.handshake.response import Response
 from wsev.handshake.upgrade import FOREIGN_ORIGIN, HEAD_TOO_LARGE, LINE_TOO_LONG, TOO_MANY_FIELDS
 
-__all__ = ["Handshakes"]
+__all__ = ["NO_ROOM", "Handshakes"]
 
 logger = logging.getLogger("wsev.handshake")
 
@@ -32,17 +33,29 @@ LINGER_TIMEOUT = 1.0
 # How often one kind of refusal is logged at most: peers can cause them at will.
 LOG_INTERVAL = 1.0
 
+NO_ROOM = {
+    option: Response(503, "The server has no room for another connection.\n", {"Retry-After": "5"})
+    for option in ("max_connections", "max_handshakes", "max_connections_per_address")
+}
+"""What a Host refuses a connection with, by the option that sets its limit."""
+
+# The options whose limits refusals tell of.
+LIMITS = {
+    LINE_TOO_LONG: "max_request_line",
+    HEAD_TOO_LARGE: "max_request_size",
+    TOO_MANY_FIELDS: "max_headers",
+    TIMED_OUT: "handshake_timeout",
+    UNDECIDED: "upgrade_timeout",
+    **{response: option for option, response in NO_ROOM.items()},
+}
+
 # What the log says to whoever runs the server, and not the answer to the peer.
 REMEDIES = {
     FOREIGN_ORIGIN: (
         "Allow them with the option origins=('https://their.example',), or let the proxy in between pass on Host as it "
         "came."
     ),
-    LINE_TOO_LONG: "The option max_request_line allows longer ones.",
-    HEAD_TOO_LARGE: "The option max_request_size allows larger ones.",
-    TOO_MANY_FIELDS: "The option max_headers allows more.",
-    TIMED_OUT: "The option handshake_timeout allows more time.",
-    UNDECIDED: "on_upgrade or on_request took longer than upgrade_timeout.",
+    **{response: f"The limit is the option {option}." for response, option in LIMITS.items()},
 }
 
 
@@ -51,8 +64,10 @@ class Handshakes:
 
     Attributes:
         open: those that hold a connection now, refused ones too until TCP has ended.
+        within_tls: those that wait for their TLS handshake.
         handed_over: the transports of requests that were given to ``http=``, as long as they live.
-        refused: how many requests were answered with each status.
+        refused: how many requests were refused with each status.
+        limits_passed: how often each limit was, by the option's name.
     """
 
     def __init__(self, host: Host) -> None:
@@ -61,12 +76,14 @@ class Handshakes:
         self.policy = OriginPolicy(host.options.origins)
         self.open: set[OpeningHandshake] = set()
         self.handed_over: WeakSet[asyncio.Transport] = WeakSet()
+        self.within_tls: set[ref[OpeningHandshake]] = set()
         self.refused: Counter[int] = Counter()
+        self.limits_passed: Counter[str] = Counter()
         self.tasks: set[asyncio.Task[None]] = set()
-        self._last_logged: dict[Response, float] = {}
+        self._last_logged: dict[Response | None, float] = {}
         self._finished: asyncio.Future[None] | None = None  # while somebody waits for the last one
         options, loop = host.options, host.loop
-        self.limits = HeadLimits(options.max_request_line, options.max_request_size, options.max_headers)
+        self.head_limits = HeadLimits(options.max_request_line, options.max_request_size, options.max_headers)
         timeouts = {
             State.READING: options.handshake_timeout,
             State.DECIDING: options.upgrade_timeout,
@@ -75,10 +92,37 @@ class Handshakes:
             State.CLOSING: options.close_timeout,
             State.OVER: None,
         }
-        self.deadlines = tuple(Deadlines(loop, timeouts[state], OpeningHandshake.time_out) for state in State)
+        self.deadlines = tuple(Deadlines(loop, timeouts[state], _time_out) for state in State)
 
     def __call__(self) -> OpeningHandshake:
-        return OpeningHandshake(self)
+        handshake = OpeningHandshake(self)
+        self.deadlines[State.READING].add(handshake)
+        return handshake
+
+    def make_within_tls(self) -> OpeningHandshake:
+        """Make one whose connection_made follows a TLS handshake; if that fails nobody tells, and it is forgotten.
+
+        So all that is kept of it until then is a weak reference, which the clock stands on: asyncio drops the protocol
+        of a connection whose TLS handshake failed (before Python 3.13 with the next garbage collection).
+        """
+        handshake = OpeningHandshake(self)
+        clock = handshake.clock = ref(handshake, self._tls_failed)
+        self.within_tls.add(clock)
+        self.deadlines[State.READING].add(clock)
+        return handshake
+
+    def _tls_failed(self, clock: ref[OpeningHandshake]) -> None:
+        # Called wherever a garbage collection happens to run, which may be another thread.
+        if not self.host.loop.is_closed():
+            self.host.loop.call_soon_threadsafe(self._forget, clock)
+
+    def _forget(self, clock: ref[OpeningHandshake]) -> None:
+        self.within_tls.discard(clock)
+        deadline = self.deadlines[State.READING].discard(clock)
+        # TLS has the same timeout, and may be the first to find out: by no more than a clock's grain, a millisecond.
+        if deadline is not None and deadline <= self.host.loop.time() + 0.001:
+            self.was_silent("")
+        self._check_idle()
 
     async def finish(self, timeout: float | None) -> None:
         """Let those that have begun be answered as ever, for at most ``timeout`` seconds.
@@ -93,12 +137,15 @@ class Handshakes:
 
     @property
     def _is_idle(self) -> bool:
-        # A connection within its TLS handshake is in none of the open ones yet, but its clock runs.
-        return not self.open and not self.deadlines[State.READING]
+        # On asyncio's loop a turn lies between the making of a protocol, when its clock starts, and connection_made.
+        return not self.open and not self.within_tls and not self.deadlines[State.READING]
 
     def left(self, handshake: OpeningHandshake) -> None:
         """A handshake is over."""
         self.open.discard(handshake)
+        self._check_idle()
+
+    def _check_idle(self) -> None:
         if self._finished is not None and self._is_idle and not self._finished.done():
             self._finished.set_result(None)
 
@@ -135,12 +182,30 @@ class Handshakes:
         for deadlines in self.deadlines:
             deadlines.close()
 
-    def log_refusal(self, response: Response, handshake: OpeningHandshake) -> None:
+    def log_refusal(self, response: Response, peer: Address) -> None:
         """Count a refusal, and log it: each kind at most once in LOG_INTERVAL.  ``response`` is one of ours."""
         self.refused[response.status] += 1
+        if response in LIMITS:
+            self.limits_passed[LIMITS[response]] += 1
+        if self._may_log(response):
+            reason = f"{response.body.decode().rstrip()} {REMEDIES.get(response, '')}".rstrip(" ")
+            logger.info("%s: refused with %d: %s", peer, response.status, reason)
+
+    def was_silent(self, peer: Address) -> None:
+        """Count, and log as often, a connection that ended because nothing came, or no TLS handshake."""
+        self.limits_passed["handshake_timeout"] += 1
+        if self._may_log(None):
+            logger.info("%s: ended: nothing was asked within handshake_timeout", peer or "TLS")
+
+    def _may_log(self, kind: Response | None) -> bool:
         now = self.host.loop.time()
-        if now - self._last_logged.get(response, -LOG_INTERVAL) < LOG_INTERVAL:
-            return
-        self._last_logged[response] = now
-        reason = f"{response.body.decode().rstrip()} {REMEDIES.get(response, '')}".rstrip(" ")
-        logger.info("%s: refused with %d: %s", handshake.remote_address, response.status, reason)
+        if now - self._last_logged.get(kind, -LOG_INTERVAL) < LOG_INTERVAL:
+            return False
+        self._last_logged[kind] = now
+        return True
+
+
+def _time_out(member: OpeningHandshake | ref[OpeningHandshake]) -> None:
+    handshake = member() if isinstance(member, ref) else member
+    if handshake is not None:
+        handshake.time_out()

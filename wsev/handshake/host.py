@@ -35,7 +35,7 @@ class Host(Protocol):
     @property
     def loop(self) -> asyncio.AbstractEventLoop: ...
     @property
-    def http(self) -> Callable[[], asyncio.BaseProtocol] | None:
+    def http(self) -> Callable[[], asyncio.Protocol] | None:
         """Makes the protocol that every request which is no upgrade is handed to."""
 
     @property

@@ -15,7 +15,8 @@ import inspect
 from collections.abc import Awaitable, Callable
 from enum import IntEnum
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from wsev._core.head import Head, HeadReader
 from wsev.errors import CallbackError
@@ -86,19 +87,30 @@ class OpeningHandshake(asyncio.BufferedProtocol):
     and with them 250 bytes of this one.
     """
 
-    __slots__ = ("_is_admitted", "_reader", "_rest", "_shared", "_state", "_task", "_transport", "_unsent")
+    __slots__ = (
+        "__weakref__",
+        "_is_admitted",
+        "_reader",
+        "_rest",
+        "_shared",
+        "_state",
+        "_task",
+        "_transport",
+        "_unsent",
+        "clock",
+    )
 
     def __init__(self, shared: Handshakes) -> None:
+        # Within TLS the clock of READING is not this but what stands for it; see Handshakes.make_within_tls().
+        self.clock: ref[OpeningHandshake] | None = None
         self._shared = shared
         self._state = State.READING
-        self._reader = HeadReader(shared.limits)
+        self._reader = HeadReader(shared.head_limits)
         self._transport: asyncio.Transport | None = None  # from connection_made to the end
         self._rest = b""  # what came behind the head
         self._task: asyncio.Task[None] | None = None
         self._unsent = 0  # of an answer, when its clock was last set
         self._is_admitted = False
-        # Here and not in connection_made, which within TLS comes only after the TLS handshake.
-        shared.deadlines[State.READING].add(self)
 
     @property
     def remote_address(self) -> Address:
@@ -110,7 +122,7 @@ class OpeningHandshake(asyncio.BufferedProtocol):
         if self._state is State.READING and not self._reader.has_begun:
             self.end()
         elif self._state in (State.READING, State.DECIDING):
-            self._answer(UNAVAILABLE)
+            self._refuse(UNAVAILABLE)
 
     def end(self) -> None:
         """End the connection at once, whatever it was doing."""
@@ -123,6 +135,9 @@ class OpeningHandshake(asyncio.BufferedProtocol):
         """The clock of the present state ran out."""
         if self._state is State.READING and self._transport is not None and self._reader.has_begun:
             self._refuse(TIMED_OUT)
+        elif self._state is State.READING:
+            self._shared.was_silent(self.remote_address)
+            self.end()
         elif self._state is State.DECIDING:
             if self._is_awaited:
                 self._refuse(UNDECIDED)
@@ -142,12 +157,15 @@ class OpeningHandshake(asyncio.BufferedProtocol):
     # What the transport calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's have no common base class with it
+        self._transport = transport  # type: ignore[assignment]  # uvloop's have no common base class with it
         if self._state is State.OVER:  # the TLS handshake took too long
             self.end()
             return
-        self._shared.open.add(self)
-        refusal = self._shared.host.admit(self)
+        shared = self._shared
+        if self.clock is not None:
+            shared.within_tls.discard(self.clock)
+        shared.open.add(self)
+        refusal = shared.host.admit(self)
         if refusal is None:
             self._is_admitted = True
         else:
@@ -328,7 +346,7 @@ class OpeningHandshake(asyncio.BufferedProtocol):
         self._transport = None
         self._shared.host.open(transport, head, route, accept, subprotocol, response, self._rest)
 
-    def _hand_over(self, http: Callable[[], asyncio.BaseProtocol]) -> None:
+    def _hand_over(self, http: Callable[[], asyncio.Protocol]) -> None:
         try:
             protocol: Any = http()
         except Exception as error:
@@ -345,7 +363,7 @@ class OpeningHandshake(asyncio.BufferedProtocol):
 
     def _refuse(self, response: Response) -> None:
         """Answer with what is not the user's answer."""
-        self._shared.log_refusal(response, self)
+        self._shared.log_refusal(response, self.remote_address)
         self._answer(response)
 
     def _answer(self, response: Response) -> None:
@@ -385,7 +403,10 @@ class OpeningHandshake(asyncio.BufferedProtocol):
         """The only place that changes it; the clock of the old one stops, that of the new one starts."""
         assert state in _NEXT[self._state], (self._state, state)
         deadlines = self._shared.deadlines
-        deadlines[self._state].discard(self)
+        deadlines[self._state].discard(self.clock or self)
+        if self.clock is not None:
+            self._shared.within_tls.discard(self.clock)
+            self.clock = None
         self._state = state
         if state is not State.OVER:
             deadlines[state].add(self)

@@ -17,7 +17,7 @@ __all__ = ["Authority", "OriginPolicy", "parse_authority"]
 
 # RFC 3986 section 3.2.2: uri-host is an IP-literal or a reg-name.  Without userinfo: RFC 9110 section 4.2.4 forbids it.
 _AUTHORITY = re.compile(
-    r"(\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})++)(?::([0-9]{0,5}))?",
+    r"(\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]++|%[0-9A-Fa-f]{2})++)(?::([0-9]{0,5}))?",
 )
 _LABELS = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
