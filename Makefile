@@ -14,7 +14,7 @@ TOOLS := $(VENV)/.tools
 CORE := $(VENV)/.core
 READY := $(VENV)/.ready
 
-.PHONY: help build chat test lint format autobahn sanitize soak annotate docs clean
+.PHONY: help build chat test lint format autobahn sanitize soak annotate docs clean bench
 .DEFAULT_GOAL := help
 
 help:
@@ -72,6 +72,17 @@ sanitize: build
 
 soak: build
 	$(BIN)/python -m pytest -m soak --capture=no $(ARGS)
+
+# The peers live in an environment of their own.  As in: make bench ARGS='--scenarios all --preset quick'
+BENCH := build/bench/venv
+bench: build $(BENCH)/.complete
+	$(BENCH)/bin/python -m benchmarks run $(ARGS)
+
+$(BENCH)/.complete: pyproject.toml
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install -q --upgrade 'pip>=25.1'
+	$(BENCH)/bin/python -m pip install -q --group bench
+	touch $@
 
 annotate: build
 	WSEV_ANNOTATE=1 $(BIN)/python setup.py -q build_ext --build-lib=build/annotate --build-temp=build/annotate --force
