@@ -29,7 +29,7 @@ MODULES = {
     "head": [],
 }
 if sys.platform == "linux":
-    MODULES |= {"poller": [], "transport": [], "acceptor": []}
+    MODULES |= {"ring": [], "poller": [], "transport": [], "acceptor": []}
 
 SANITIZE = os.environ.get("WSEV_SANITIZE") == "1"
 ANNOTATE = os.environ.get("WSEV_ANNOTATE") == "1"

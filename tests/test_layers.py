@@ -50,6 +50,7 @@ CORE = [
     "asyncio_output",
     "output",
     "poller",
+    "ring",
     "descriptor",
     "addresses",
     "loop",

@@ -263,7 +263,7 @@ class OptionsDict(TypedDict, total=False):
     compression: Literal["shared", "dedicated"] | None
     broker: str | Broker
     decode_text: bool
-    transport: Literal["auto", "loop"]
+    transport: Literal["auto", "epoll", "loop"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -379,11 +379,11 @@ class Options:
         "between all processes of yours that name the same directory; or an object with a broker's five methods.",
     )
     decode_text: bool = _flag(True, "False: text messages arrive as bytes, validated but not decoded.")
-    transport: Literal["auto", "loop"] = _choice(
+    transport: Literal["auto", "epoll", "loop"] = _choice(
         "auto",
-        ("auto", "loop"),
-        "auto: plain TCP and Unix sockets by wsev's own transport, on Linux, unless the environment variable "
-        "WSEV_TRANSPORT is loop; loop: all by the event loop's.",
+        ("auto", "epoll", "loop"),
+        "auto: plain TCP and Unix sockets by wsev's own transport, on Linux, which sends by io_uring where that is "
+        "allowed; epoll: the same without io_uring; loop: all by the event loop's.",
     )
 
     def __post_init__(self) -> None:

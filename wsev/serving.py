@@ -42,6 +42,7 @@ __all__ = ["Connections", "Serving"]
 
 if sys.platform == "linux":
     from wsev._core.acceptor import Acceptor
+    from wsev._core.poller import Poller
 
 logger = logging.getLogger("wsev.connection")
 
@@ -142,7 +143,9 @@ class Serving(Generic[S]):
         self.fanout.release()
 
     async def _listen(self, ssl: tls.SSLContext | None, backlog: int) -> None:
-        if ssl is None and _uses_own_transport(self.options):
+        transport = _transport_of(self.options)
+        if ssl is None and transport != "loop":
+            self._core.sends_together = transport == "auto" and Poller.of(self._core.loop_state).use_ring()
             self._accept()
             await asyncio.sleep(0)  # where a cancellation of the start is seen
         else:
@@ -400,6 +403,7 @@ class Serving(Generic[S]):
             pings_in=core.pings_in,
             pongs_in=core.pongs_in,
             unsent=core.unsent,
+            batched_sends=core.batched_sends,
             dropped=core.dropped,
             closes=dict(core.closes),
             limits=dict(self._handshakes.limits_passed + Counter(core.limits_passed)),
@@ -442,10 +446,11 @@ def _max_connections(options: Options) -> int | None:
     return None if limit is None else max(1, limit - SPARE_FILES)
 
 
-def _uses_own_transport(options: Options) -> bool:
-    # The variable is for a program whose options cannot be changed now, and for the tests of both.
-    wish = options.transport if options.transport != "auto" else os.environ.get("WSEV_TRANSPORT", "auto")
-    return wish == "auto" and sys.platform == "linux"
+def _transport_of(options: Options) -> str:
+    if sys.platform != "linux":
+        return "loop"
+    # The variable is for a program whose options cannot be changed now, and for the tests of all three.
+    return options.transport if options.transport != "auto" else os.environ.get("WSEV_TRANSPORT", "auto")
 
 
 def _raise(error: BaseException) -> None:

@@ -39,6 +39,8 @@ class Stats:
     pongs_in: int
     unsent: int
     """Taken and not yet given to the kernel, of all connections."""
+    batched_sends: int
+    """Sends that shared a system call with others, by io_uring; 0 where the system or a sandbox does not allow it."""
     dropped: int
     """Messages that ``slow_consumer="drop"`` refused."""
     closes: Mapping[int, int]

@@ -24,6 +24,8 @@ cdef enum:
 
 cdef void* allocate(size_t size) except NULL
 cdef void deallocate(void* memory) noexcept
+# The chain without its first size bytes; buffers that this empties go to released.
+cdef Buffer* take_out(Buffer* chain, Py_ssize_t size, Buffer** released) noexcept
 
 
 cdef class Pool:

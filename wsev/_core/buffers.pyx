@@ -24,6 +24,20 @@ cdef void deallocate(void* memory) noexcept:
     free(memory)
 
 
+cdef Buffer* take_out(Buffer* chain, Py_ssize_t size, Buffer** released) noexcept:
+    cdef Buffer* empty
+    while chain != NULL and size >= chain.end - chain.start:
+        size -= chain.end - chain.start
+        empty = chain
+        chain = chain.next
+        empty.next = released[0]
+        released[0] = empty
+    if size:
+        chain.start += size
+        chain.is_inside = True
+    return chain
+
+
 cdef inline int _size_class(Py_ssize_t capacity) noexcept:
     """The class whose buffers hold so many bytes; CLASSES or more for what is not pooled."""
     cdef int size_class = 0

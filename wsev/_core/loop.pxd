@@ -6,12 +6,13 @@ LoopMember <- Sink (output) <- Writer (writer) <- Dispatcher (dispatch) <- Conne
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
-from wsev._core.buffers cimport Pool
+from wsev._core.buffers cimport Buffer, Pool
 from wsev._core.messages cimport Limits, Parser
 
 
 cdef enum:
     SLOTS = 512             # of the wheel: at the usual four ticks a second, two minutes
+    MOST_SENDS = 256        # of a SendBatch
 
 
 cdef class LoopMember:
@@ -29,6 +30,9 @@ cdef class LoopMember:
     cdef int place                      # in Members, from 1 on; 0: it is in none
 
     cdef int run_scheduled(self) except -1
+    # Its part in a SendBatch.  Neither runs code of the user's: what the kernel took goes to released.
+    cdef bint join(self, SendBatch batch) noexcept          # with all of its unsent bytes, or False
+    cdef void was_sent(self, Py_ssize_t size, Buffer** released) noexcept
     cdef Py_ssize_t buffered(self) except -1    # bytes that it was given and the kernel was not
     cpdef int64_t expire(self, int64_t now) except -1
 
@@ -50,6 +54,16 @@ cdef class Wheel:
     cdef LoopMember _pop(self, int slot)
 
 
+cdef class SendBatch:
+    """Sends that go to the kernel together: a Ring (ring.pxd), where the system has that."""
+    cdef int capacity                   # MOST_SENDS at most
+    cdef int count                      # that were added
+    cdef int results[MOST_SENDS]        # after submit(): bytes that the kernel took, or an error number below 0
+
+    cdef bint add(self, int fd, Buffer* chain) noexcept     # the chain stays as it is until submit() returns
+    cdef void submit(self) noexcept     # all that was added; each is done or refused when this returns
+
+
 cdef class FlushQueue:
     """Members whose turn comes ``deadline`` seconds after they were added; equal deadlines, so a FIFO is in order."""
     cdef object loop
@@ -62,10 +76,12 @@ cdef class FlushQueue:
     cdef readonly Py_ssize_t count
     cdef object timer                   # the handle of the call that is due; None: none is
     cdef object run_method
+    cdef SendBatch batch                # None: each sends for itself
     cdef bint is_held                   # somebody who runs calls release() before the loop goes on: no call is needed
 
     cdef int add(self, LoopMember member) except -1
     cdef int release(self) except -1
+    cdef void _send_together(self, Py_ssize_t turns) noexcept
     cdef int _tidy(self) except -1
     cdef int _arm(self) except -1
     cdef object _run_one(self, LoopMember member)
@@ -124,6 +140,7 @@ cdef class ServerState:
     cdef readonly Members connections   # from open() to the end of TCP
     cdef readonly set leaving           # from then on, while on_disconnect and what runs before it have not ended
     cdef Py_ssize_t write_buffer_size, high_water, low_water, max_buffered_amount     # bytes; -1: no limit
+    cdef public bint sends_together     # by the loop's SendBatch
     cdef bint drops_messages            # slow_consumer="drop"
     cdef Py_ssize_t max_queue           # events; -1: no limit
     cdef Py_ssize_t max_queue_size      # bytes
@@ -133,6 +150,7 @@ cdef class ServerState:
     cdef unsigned long debug_thread     # the loop's thread in asyncio's debug mode, else 0
     # Counters
     cdef readonly uint64_t messages_in, messages_out, bytes_in, bytes_out, dropped, pings_in, pongs_in
+    cdef readonly uint64_t batched_sends
     cdef readonly dict closes           # close code -> connections that ended with it
     cdef readonly dict limits_passed    # the limit's name -> how often
     cdef dict limits_logged             # the limit's name -> LoopState.now when it was last logged

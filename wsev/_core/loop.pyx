@@ -17,7 +17,7 @@ from libc.string cimport memset
 import logging
 import threading
 
-from wsev._core.buffers cimport Pool, allocate, deallocate
+from wsev._core.buffers cimport Buffer, Pool, allocate, deallocate
 from wsev._core.messages cimport Limits
 
 logger = logging.getLogger("wsev.connection")
@@ -27,6 +27,7 @@ cdef enum:
     FINEST_TICK = 5         # milliseconds; below it the ticks themselves would be a load
     SMALLEST_READ = 4096    # bytes; what read_buffer_size may be at least
     LOG_INTERVAL = 1000     # milliseconds between two log records of one limit
+    FEWEST_TOGETHER = 4     # sends; for fewer, system calls of their own are cheaper
     KEPT_PLACES = 1024      # of a flush queue, 8 KiB; more of them are given back
 
 cdef str ATTRIBUTE = "_wsev_loop_state"
@@ -38,6 +39,12 @@ cdef class LoopMember:
     cdef int run_scheduled(self) except -1:
         """Its turn in a flush queue has come."""
         return 0
+
+    cdef bint join(self, SendBatch batch) noexcept:
+        return False
+
+    cdef void was_sent(self, Py_ssize_t size, Buffer** released) noexcept:
+        pass
 
     cdef Py_ssize_t buffered(self) except -1:
         return 0
@@ -168,6 +175,15 @@ cdef class Wheel:
         return 0
 
 
+cdef class SendBatch:
+
+    cdef bint add(self, int fd, Buffer* chain) noexcept:
+        return False
+
+    cdef void submit(self) noexcept:
+        pass
+
+
 @cython.final
 cdef class FlushQueue:
 
@@ -222,6 +238,7 @@ cdef class FlushQueue:
     def run(self):
         """The turn of those that are due; who is added meanwhile comes next time."""
         cdef Py_ssize_t turns = self.count
+        cdef Py_ssize_t together = 0            # of them, whose sends have been tried
         cdef LoopMember member
         cdef object wish = None
         cdef double now
@@ -238,14 +255,41 @@ cdef class FlushQueue:
                 wish = self._run_one(member) or wish
         else:
             while turns > 0:
+                if not together:
+                    together = turns
+                    if self.batch is not None and turns >= FEWEST_TOGETHER:
+                        together = min(turns, <Py_ssize_t> self.batch.capacity)
+                        self._send_together(together)
                 member = self._pop()
                 turns -= 1
+                together -= 1
                 member.is_scheduled = False
                 wish = self._run_one(member) or wish
         self._tidy()
         self._arm()
         if wish is not None:
             raise wish
+
+    cdef void _send_together(self, Py_ssize_t turns) noexcept:
+        """What the next ``turns`` members have unsent, in one system call.  What was refused they try by themselves."""
+        cdef Py_ssize_t[MOST_SENDS] places
+        cdef Buffer* released = NULL
+        cdef LoopMember member
+        cdef Py_ssize_t place
+        cdef int index
+        self.batch.count = 0
+        for place in range(self.first, self.first + turns):
+            member = self.members[place]
+            if member.join(self.batch):
+                places[self.batch.count - 1] = place
+        if not self.batch.count:
+            return
+        self.batch.submit()
+        for index in range(self.batch.count):
+            if self.batch.results[index] > 0:
+                member = self.members[places[index]]
+                member.was_sent(self.batch.results[index], &released)
+        member.loop_state.pool.release_chain(released)      # last: a finalizer may run
 
     cdef int _arm(self) except -1:
         """Only here, behind all turns, so that who is added by one of them does not put off those that wait."""

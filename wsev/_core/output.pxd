@@ -31,6 +31,7 @@ cdef class Output(Descriptor):
     # Gives the kernel (or the transport) as much as it takes, releases what was taken, returns the rest of the chain.
     # Finalizers may run in it, and use the connection.  After an exception nothing of the chain is left.
     cdef Buffer* send(self, Buffer* chain, Pool pool) except? NULL
+    cdef bint takes_batches(self) noexcept      # its descriptor may be sent to by others, now
     cdef Py_ssize_t queued(self) except -1      # bytes that the transport itself holds
     cdef int pause(self) except -1
     cdef int resume(self) except -1

@@ -14,7 +14,7 @@ import os
 
 from wsev._core cimport system
 from wsev._core.addresses cimport address_object
-from wsev._core.buffers cimport Buffer, Pool
+from wsev._core.buffers cimport Buffer, Pool, take_out
 from wsev._core.descriptor cimport Descriptor
 from wsev._core.loop cimport LoopMember
 
@@ -43,7 +43,7 @@ cdef class Output(Descriptor):
         cdef system.iovec parts[MAX_PARTS]
         cdef system.msghdr message
         cdef Buffer* buffer
-        cdef Buffer* following
+        cdef Buffer* released
         cdef Py_ssize_t sent, wanted
         cdef int count, number
         while chain != NULL:
@@ -74,18 +74,11 @@ cdef class Output(Descriptor):
                 number = errno              # before anything else is called
                 self.break_off(chain, pool)
                 raise OSError(number, os.strerror(number))
-            wanted -= sent
-            while chain != NULL and sent >= chain.end - chain.start:
-                sent -= chain.end - chain.start
-                following = chain.next
-                pool.release(chain)
-                chain = following
-            if chain != NULL:
-                if sent:
-                    chain.start += sent
-                    chain.is_inside = True
-                if wanted > 0:
-                    return chain        # it took a part: it is full
+            released = NULL
+            chain = take_out(chain, sent, &released)
+            pool.release_chain(released)
+            if sent < wanted:
+                return chain            # it took a part: it is full
         return NULL
 
     cdef Buffer* break_off(self, Buffer* chain, Pool pool) noexcept:
@@ -98,6 +91,9 @@ cdef class Output(Descriptor):
 
     cdef Buffer* send(self, Buffer* chain, Pool pool) except? NULL:
         raise NotImplementedError
+
+    cdef bint takes_batches(self) noexcept:
+        return False
 
     cdef Py_ssize_t queued(self) except -1:
         return 0

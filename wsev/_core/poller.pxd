@@ -23,6 +23,7 @@ cdef class Poller:
     cdef linux.epoll_event events[MAX_EVENTS]
     cdef int reported, dealt
     cdef bint is_dealing                # inside run()
+    cdef bint has_no_ring               # it was tried
 
     cdef int add(self, Descriptor descriptor, uint32_t interest) except -1
     cdef int change(self, Descriptor descriptor, uint32_t interest) except -1

@@ -17,6 +17,7 @@ import os
 from wsev._core cimport linux, system
 from wsev._core.descriptor cimport Descriptor
 from wsev._core.loop cimport LoopState
+from wsev._core.ring cimport Ring
 
 logger = logging.getLogger("wsev.connection")
 
@@ -44,6 +45,16 @@ cdef class Poller:
         if loop_state.poller is None:
             loop_state.poller = Poller(loop_state)
         return loop_state.poller
+
+    def use_ring(self):
+        """Let those of this loop that may (ServerState.sends_together) send together, as long as something is watched.
+
+        False where the system or a sandbox does not allow it.
+        """
+        if self.loop_state.soon.batch is None and not self.has_no_ring:
+            self.loop_state.soon.batch = Ring.open()
+            self.has_no_ring = self.loop_state.soon.batch is None
+        return not self.has_no_ring
 
     cdef int add(self, Descriptor descriptor, uint32_t interest) except -1:
         if self.fd < 0:
@@ -160,6 +171,7 @@ cdef class Poller:
                 self.loop_state.loop.remove_reader(self.fd)
             system.close(self.fd)
             self.fd = -1
+        self.loop_state.soon.batch = None
         return 0
 
 

@@ -181,6 +181,9 @@ cdef class Transport(Output):
             self._watch()
         return chain
 
+    cdef bint takes_batches(self) noexcept:
+        return not (self.is_blocked or self.is_broken or self.is_leaving)
+
     cdef Py_ssize_t queued(self) except -1:
         return 0 if self.rare is None else self.rare.size
 

@@ -23,6 +23,7 @@ cdef class Writer(Sink):
     cdef Buffer* tail           # filled; head where there is one buffer only
     cdef Py_ssize_t unsent      # bytes of the chain
     cdef unsigned char is_flushing      # bool; its chain is with Output
+    cdef unsigned char was_batched      # bool; a batch has sent some of it or all, which flush_now() is to tell
     cdef unsigned char is_reading       # bool; its read event is running, at whose end it flushes
     cdef unsigned char is_congested     # bool; unsent bytes passed high_water, and are not yet down to a quarter of it
 

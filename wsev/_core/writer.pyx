@@ -15,9 +15,10 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
-from wsev._core.buffers cimport Buffer
+from wsev._core.buffers cimport Buffer, take_out
 from wsev._core.frames cimport MAX_HEADER, OPCODE_BINARY, OPCODE_TEXT, encode_header
 from wsev._core.frames import encode_frame
+from wsev._core.loop cimport SendBatch
 from wsev._core.output cimport Sink
 
 
@@ -156,8 +157,14 @@ cdef class Writer(Sink):
     cdef int flush_now(self) except -1:
         cdef Py_ssize_t before = self.unsent
         cdef Py_ssize_t left
+        cdef bint was_batched = self.was_batched
         cdef Buffer* chain = self.head
-        if chain == NULL or self.is_flushing:
+        if self.is_flushing or (chain == NULL and not was_batched):
+            return 0
+        self.was_batched = False
+        if chain == NULL:
+            if self.is_congested or self.ready_state != OPEN:
+                self.flushed(True)
             return 0
         if self.output.is_blocked:
             return self.piled_up()
@@ -181,8 +188,22 @@ cdef class Writer(Sink):
         left = self._put_back(chain)
         self.server.bytes_out += before - left
         if left or self.is_congested or self.output.is_blocked or self.ready_state != OPEN:
-            self.flushed(left < before)
+            self.flushed(was_batched or left < before)
         return 0
+
+    cdef bint join(self, SendBatch batch) noexcept:
+        if self.head == NULL or self.is_flushing or self.is_delayed or not self.server.sends_together:
+            return False
+        return self.output.takes_batches() and batch.add(self.output.fd, self.head)
+
+    cdef void was_sent(self, Py_ssize_t size, Buffer** released) noexcept:
+        self.head = take_out(self.head, size, released)
+        if self.head == NULL:
+            self.tail = NULL
+        self.unsent -= size
+        self.was_batched = True
+        self.server.bytes_out += size
+        self.server.batched_sends += 1
 
     cdef bint is_loop_closed(self) except -1:
         """A loop that was closed without a stop has closed the descriptor, whose number may be somebody else's now."""
