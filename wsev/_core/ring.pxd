@@ -1,6 +1,6 @@
 """Ring: an io_uring, by which the sends of many connections leave in one system call."""
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t
 
 from wsev._core cimport linux, system
 from wsev._core.loop cimport SendBatch

@@ -8,7 +8,7 @@ and nothing is ever under way.  What tells that a socket has room again is epoll
 
 cimport cython
 from libc.errno cimport errno
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 import socket
