@@ -25,7 +25,7 @@ else:
 
 pytestmark = pytest.mark.skipif(
     not has_ring,
-    reason="needs io_uring: Linux 6.1 or later, and a sandbox that allows it (sysctl kernel.io_uring_disabled=0)",
+    reason="needs io_uring: Linux 5.18 or later, and a sandbox that allows it (sysctl kernel.io_uring_disabled=0)",
 )
 
 Server = wsev.Server[Any]

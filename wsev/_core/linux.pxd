@@ -64,8 +64,6 @@ cdef enum:
     IORING_OP_SENDMSG = 9
     IORING_OP_SEND = 26
     IORING_SETUP_SUBMIT_ALL = 1 << 7        # Linux 5.18: a send that fails does not stop those behind it
-    IORING_SETUP_SINGLE_ISSUER = 1 << 12    # Linux 6.0
-    IORING_SETUP_DEFER_TASKRUN = 1 << 13    # Linux 6.1
     IORING_FEAT_SINGLE_MMAP = 1 << 0        # Linux 5.4
     IORING_ENTER_GETEVENTS = 1 << 0
     IORING_OFF_SQ_RING = 0

@@ -117,9 +117,7 @@ cdef class Ring(SendBatch):
         """False: not here."""
         cdef linux.io_uring_params params
         memset(&params, 0, sizeof(params))
-        params.flags = (
-            linux.IORING_SETUP_SUBMIT_ALL | linux.IORING_SETUP_SINGLE_ISSUER | linux.IORING_SETUP_DEFER_TASKRUN
-        )
+        params.flags = linux.IORING_SETUP_SUBMIT_ALL
         self.fd = <int> linux.syscall(linux.SYS_IO_URING_SETUP, SENDS, &params)
         if self.fd < 0:
             return False
