@@ -80,10 +80,13 @@ def close_event(body: bytes) -> Said:
 
 
 def sequence(
-    data: bytes, is_client: bool, max_message_size: int, max_fragments: int, decode_text: bool
+    data: bytes, is_client: bool, max_message_size: int, max_fragments: int, decode_text: bool, rsv1_allowed: bool
 ) -> Iterator[Said]:
-    """RFC 6455 section 5, frame by frame; raises Incomplete at the end of the bytes."""
-    message, message_opcode, fragments = b"", 0, 0
+    """RFC 6455 section 5, frame by frame; raises Incomplete at the end of the bytes.
+
+    What is compressed (RFC 7692 section 6) stays as it is; its limit is a thousandth and 64 bytes more.
+    """
+    message, message_opcode, fragments, compressed = b"", 0, 0, False
     while True:
         head, data = take(data, 2)
         fin, rsv, opcode = head[0] >> 7, head[0] >> 4 & 7, head[0] & 15
@@ -93,7 +96,7 @@ def sequence(
         else:
             require(bool(masked), "UNMASKED_FRAME")
         require(not rsv & 3, "RESERVED_BIT")
-        require(not rsv, "UNNEGOTIATED_COMPRESSION")
+        require(not rsv or (rsv1_allowed and opcode not in {0, *range(8, 16)}), "UNNEGOTIATED_COMPRESSION")
         require(opcode in {0, TEXT, BINARY, CLOSE, PING, PONG}, "RESERVED_OPCODE")
         if opcode >= CLOSE:
             require(bool(fin), "FRAGMENTED_CONTROL_FRAME")
@@ -110,7 +113,11 @@ def sequence(
             require(size < 2**63, "LENGTH_TOP_BIT")
             require(size >= shortest, "LENGTH_NOT_SHORTEST")
         if opcode < CLOSE:
-            require(len(message) + size <= (max_message_size or NO_LIMIT), "MESSAGE_TOO_BIG")
+            compressed = compressed if opcode == 0 else bool(rsv)
+            more = max_message_size // 1000 + 64 if compressed else 0
+            require(
+                len(message) + size <= (max_message_size + more if max_message_size else NO_LIMIT), "MESSAGE_TOO_BIG"
+            )
             require(fragments < (max_fragments or NO_LIMIT), "TOO_MANY_FRAGMENTS")
 
         key, data = take(data, 4) if masked else (bytes(4), data)
@@ -118,7 +125,7 @@ def sequence(
         if opcode < CLOSE:
             message_opcode = opcode or message_opcode
             message, fragments = message + payload, fragments + 1
-            if message_opcode == TEXT:
+            if message_opcode == TEXT and not compressed:
                 require_text(message, complete=bool(fin) and len(payload) == size)
         _, data = take(data, size)
 
@@ -127,17 +134,26 @@ def sequence(
             return
         if opcode in {PING, PONG}:
             yield Event(opcode).name, payload
+        elif fin and compressed:
+            yield f"COMPRESSED_{Event(message_opcode).name}", message
+            message, message_opcode, fragments = b"", 0, 0
         elif fin:
             yield (Event(message_opcode).name, message.decode() if message_opcode == TEXT and decode_text else message)
             message, message_opcode, fragments = b"", 0, 0
 
 
 def events(
-    data: bytes, *, is_client: bool = False, max_message_size: int = 0, max_fragments: int = 0, decode_text: bool = True
+    data: bytes,
+    *,
+    is_client: bool = False,
+    max_message_size: int = 0,
+    max_fragments: int = 0,
+    decode_text: bool = True,
+    rsv1_allowed: bool = False,
 ) -> list[Said]:
     said: list[Said] = []
     try:
-        for event in sequence(data, is_client, max_message_size, max_fragments, decode_text):
+        for event in sequence(data, is_client, max_message_size, max_fragments, decode_text, rsv1_allowed):
             said.append(event)
     except Incomplete:
         pass

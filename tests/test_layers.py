@@ -32,6 +32,7 @@ ROOMS = [
     "brokers",
     "topics",
     "handshake",
+    "deflate",
     "handler",
     "_core",
     "options",

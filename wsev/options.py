@@ -102,13 +102,17 @@ def _seconds(default: float, text: str, *, is_zero_allowed: bool = False, is_opt
     return _option(default, "seconds", check, text, is_optional=is_optional)
 
 
-def _choice(default: str, choices: tuple[str, ...], text: str) -> Any:
+def _within(default: int, low: int, high: int, text: str) -> Any:
+    return _option(default, "count", _integer("count", low, high), text)
+
+
+def _choice(default: str | None, choices: tuple[str, ...], text: str) -> Any:
     def check(value: Any) -> str:
         if value not in choices:
-            raise ValueError(f"must be {' or '.join(map(repr, choices))}")
+            raise ValueError(f"must be {'None, ' if default is None else ''}{' or '.join(map(repr, choices))}")
         return str(value)
 
-    return _option(default, "choice", check, text)
+    return _option(default, "choice", check, text, is_optional=default is None)
 
 
 def _flag(default: bool, text: str) -> Any:
@@ -151,12 +155,6 @@ def _check_subprotocols(value: Any) -> tuple[str, ...]:
     if len(set(names)) != len(names):
         raise ValueError("names a subprotocol twice; each must be distinct")
     return names
-
-
-def _check_compression(value: Any) -> str:
-    if value not in ("shared", "dedicated"):
-        raise ValueError("must be None, 'shared' or 'dedicated'")
-    raise ValueError("this version of wsev does not compress yet; leave it out")  # until permessage-deflate is built
 
 
 def _check_broker(value: Any) -> Any:
@@ -261,6 +259,10 @@ class OptionsDict(TypedDict, total=False):
     origins: str | Iterable[str] | None
     subprotocols: Iterable[str]
     compression: Literal["shared", "dedicated"] | None
+    compression_level: int
+    compression_threshold: int
+    compression_window_bits: int
+    compression_memory_level: int
     broker: str | Broker
     decode_text: bool
     transport: Literal["auto", "epoll", "loop"]
@@ -368,8 +370,25 @@ class Options:
     subprotocols: tuple[str, ...] = _option(
         (), "names", _check_subprotocols, "Subprotocols that we speak, best first: the first that the client offers."
     )
-    compression: Literal["shared", "dedicated"] | None = _option(
-        None, "choice", _check_compression, "permessage-deflate (RFC 7692); None: off.", is_optional=True
+    compression: Literal["shared", "dedicated"] | None = _choice(
+        None,
+        ("shared", "dedicated"),
+        "permessage-deflate (RFC 7692) for clients that offer it.  shared: each message by itself, by one compressor "
+        "for all, so that a connection costs no memory; dedicated: each connection has contexts of its own, which "
+        "compress small messages better; None: off.",
+    )
+    compression_level: int = _within(1, 1, 9, "How hard to compress: 1 is the fastest, 9 the smallest.")
+    compression_threshold: int = _option(
+        256,
+        "bytes",
+        _integer("bytes", 0, MAX_SIZE),
+        "Messages smaller than this go uncompressed, unless send(..., compress=True) asks for it.",
+    )
+    compression_window_bits: int = _within(
+        12, 9, 15, "With compression='dedicated': how far back a message may refer, as a power of two bytes."
+    )
+    compression_memory_level: int = _within(
+        5, 1, 9, "With compression='dedicated': of a connection's compressor; 5 takes 16 KiB, each step doubles it."
     )
     broker: str | Broker = _option(  # noqa: RUF009 - it returns a dataclass field
         "local",

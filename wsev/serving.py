@@ -23,6 +23,7 @@ from typing import Any, Generic
 
 from wsev._core.connection import Connection
 from wsev._core.loop import LoopState, ServerState
+from wsev.deflate import Compression, Parameters
 from wsev.errors import BrokerError, CallbackError, WsevError
 from wsev.fanout import Fanout, choose_broker
 from wsev.handler import OnError, OnRequest, S
@@ -107,6 +108,7 @@ class Serving(Generic[S]):
         self._on_error = on_error
         self._on_exit = on_exit
         self._core = ServerState(LoopState.of(loop), self, options)
+        self._compression = Compression(options)
         self._handshakes = Handshakes(self)
         self.connections: Connections[S] = Connections(self._core.connections)
         self.fanout = Fanout(self, self._core.connections, choose_broker(options, mesh_directory), subscriptions)
@@ -304,12 +306,21 @@ class Serving(Generic[S]):
         route: RouteLike,
         accept: Accept,
         subprotocol: str | None,
+        deflate: Parameters | None,
         response: bytes,
         rest: bytes,
     ) -> None:
         """Make a connection of an accepted request."""
         self._accepted += 1
-        connection: Connection[S] = Connection(self._core, route.callbacks, transport, head, subprotocol, accept.state)
+        connection: Connection[S] = Connection(
+            self._core,
+            route.callbacks,
+            transport,
+            head,
+            subprotocol,
+            accept.state,
+            None if deflate is None else self._compression.agreed(deflate),
+        )
         transport.set_protocol(connection)
         connection.open(response, rest)
         if self._last_close is not None:

@@ -5,13 +5,15 @@ A file is also what pytest-xdist hands to one process (`--dist=loadfile`), so th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -19,7 +21,11 @@ HERE = Path(__file__).parent
 CACHED = HERE.parents[1] / ".cache" / "autobahn" / "bin" / "wstest"  # where `make autobahn` puts it
 
 Verdict = Mapping[str, str]
-RunSuite = Callable[[Iterable[str]], Mapping[str, Verdict]]
+
+
+class RunSuite(Protocol):
+    def __call__(self, groups: Iterable[str], *arguments: str) -> Mapping[str, Verdict]:
+        """``arguments`` are echo.py's."""
 
 
 @pytest.fixture(scope="session")
@@ -30,11 +36,11 @@ def wstest() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
-def echo_port(wstest: str) -> Iterator[int]:
-    """Start the echo server in a process of its own, as it would run."""
+@contextlib.contextmanager
+def echoing(*arguments: str) -> Iterator[int]:
+    """The port of the echo server, in a process of its own, as it would run."""
     with subprocess.Popen(
-        [sys.executable, str(HERE / "echo.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, str(HERE / "echo.py"), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         yield int(process.stdout.readline())
@@ -43,21 +49,22 @@ def echo_port(wstest: str) -> Iterator[int]:
 
 
 @pytest.fixture(scope="session")
-def run_suite(wstest: str, echo_port: int, tmp_path_factory: pytest.TempPathFactory) -> RunSuite:
+def run_suite(wstest: str, tmp_path_factory: pytest.TempPathFactory) -> RunSuite:
     """Return a function that runs some groups of cases and returns what the suite thinks of each case."""
 
-    def run(groups: Iterable[str]) -> Mapping[str, Verdict]:
+    def run(groups: Iterable[str], *arguments: str) -> Mapping[str, Verdict]:
         directory = tmp_path_factory.mktemp("autobahn")
-        spec = {
-            "outdir": str(directory / "reports"),
-            "servers": [{"agent": "wsev", "url": f"ws://127.0.0.1:{echo_port}"}],
-            "cases": [f"{group}.*" for group in groups],
-            "exclude-cases": [],
-            "exclude-agent-cases": {},
-        }
-        (directory / "spec.json").write_text(json.dumps(spec))
-        command = [wstest, "--mode", "fuzzingclient", "--spec", str(directory / "spec.json")]
-        subprocess.run(command, check=True, cwd=directory, stdout=subprocess.DEVNULL)
+        with echoing(*arguments) as port:
+            spec = {
+                "outdir": str(directory / "reports"),
+                "servers": [{"agent": "wsev", "url": f"ws://127.0.0.1:{port}"}],
+                "cases": [f"{group}.*" for group in groups],
+                "exclude-cases": [],
+                "exclude-agent-cases": {},
+            }
+            (directory / "spec.json").write_text(json.dumps(spec))
+            command = [wstest, "--mode", "fuzzingclient", "--spec", str(directory / "spec.json")]
+            subprocess.run(command, check=True, cwd=directory, stdout=subprocess.DEVNULL)
         verdicts: Mapping[str, Verdict] = json.loads((directory / "reports" / "index.json").read_text())["wsev"]
         return verdicts
 

@@ -1,5 +1,7 @@
 """The echo server that the Autobahn testsuite runs against; prints its port, and serves until its input ends.
 
+    echo.py [COMPRESSION [LOOP]]        none, shared or dedicated; uvloop or asyncio
+
 Only its limits differ from the defaults: the suite sends messages of 16 MiB and of 65,536 fragments (cases 9).
 """
 
@@ -12,7 +14,13 @@ import uvloop
 
 import wsev
 
-server = wsev.Server(max_message_size=16 * 1024 * 1024, max_fragments=1 << 17, max_buffered_amount=None)
+compression, loop = (sys.argv[1:] + ["none", "uvloop"][len(sys.argv) - 1 :])[:2]
+server = wsev.Server(
+    max_message_size=16 * 1024 * 1024,
+    max_fragments=1 << 17,
+    max_buffered_amount=None,
+    compression=None if compression == "none" else compression,  # type: ignore[arg-type]  # Server checks it
+)
 
 
 @server.on_message
@@ -27,4 +35,7 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    if loop == "uvloop":
+        uvloop.run(main())
+    else:
+        asyncio.run(main())

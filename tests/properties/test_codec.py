@@ -42,10 +42,11 @@ def messages(draw: st.DrawFn, is_client: bool, text: st.SearchStrategy[bytes]) -
     payload = draw(text if opcode == model.TEXT else payloads)
     cuts = sorted(draw(st.lists(st.integers(0, len(payload)), max_size=MAX_FRAGMENTS)))
     data = b""
+    rsv = draw(st.sampled_from([0, 0, 0, 4]))  # 4: RSV1, compressed if that is allowed
     for start, end in zip([0, *cuts], [*cuts, len(payload)], strict=True):
         key = None if is_client else draw(keys)
         fin = end == len(payload) and start == (cuts[-1] if cuts else 0)
-        data += model.encode(0 if data else opcode, payload[start:end], fin=fin, key=key)
+        data += model.encode(0 if data else opcode, payload[start:end], fin=fin, rsv=0 if data else rsv, key=key)
         if fin:
             break
         data += b"".join(draw(st.lists(control_frames(is_client), max_size=1)))
@@ -107,9 +108,13 @@ cut_sizes = st.lists(st.one_of(st.integers(1, 8), st.integers(1, 500)), min_size
 def test_any_split_gives_the_models_events_as_early_as_the_model(is_client: bool, data: st.DataObject) -> None:
     stream = data.draw(streams(is_client))
     pieces = split(stream, data.draw(cut_sizes))
-    decode_text = data.draw(st.booleans())
+    decode_text, rsv1_allowed = data.draw(st.booleans()), data.draw(st.booleans())
     limits = Limits(
-        is_client=is_client, max_message_size=MAX_MESSAGE_SIZE, max_fragments=MAX_FRAGMENTS, decode_text=decode_text
+        is_client=is_client,
+        max_message_size=MAX_MESSAGE_SIZE,
+        max_fragments=MAX_FRAGMENTS,
+        decode_text=decode_text,
+        rsv1_allowed=rsv1_allowed,
     )
     for count in range(max(0, len(pieces) - 8), len(pieces) + 1):
         come = b"".join(pieces[:count])
@@ -119,6 +124,7 @@ def test_any_split_gives_the_models_events_as_early_as_the_model(is_client: bool
             max_message_size=MAX_MESSAGE_SIZE,
             max_fragments=MAX_FRAGMENTS,
             decode_text=decode_text,
+            rsv1_allowed=rsv1_allowed,
         )
         assert model.core_events(pieces[:count], limits) == expected
 
@@ -128,9 +134,9 @@ def test_any_split_gives_the_models_events_as_early_as_the_model(is_client: bool
 @given(data=st.data())
 def test_good_messages_come_as_they_were_sent(is_client: bool, data: st.DataObject) -> None:
     stream = b"".join(data.draw(st.lists(messages(is_client, texts), max_size=5)))
-    said = model.core_events(split(stream, data.draw(cut_sizes)), Limits(is_client=is_client))
+    said = model.core_events(split(stream, data.draw(cut_sizes)), Limits(is_client=is_client, rsv1_allowed=True))
     assert all(event[0] != "FAILED" for event in said)
-    assert said == model.events(stream, is_client=is_client)
+    assert said == model.events(stream, is_client=is_client, rsv1_allowed=True)
 
 
 @settings(max_examples=200, deadline=None)

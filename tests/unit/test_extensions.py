@@ -1,4 +1,4 @@
-"""Sec-WebSocket-Extensions as RFC 6455 section 9.1 has it."""
+"""Sec-WebSocket-Extensions as RFC 6455 section 9.1 has it, and what of permessage-deflate is agreed on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsev.handshake.extensions import parse_extensions
+from wsev.handshake.extensions import DeflatePolicy, agree, encode_parameters, parse_extensions
 
 GOOD = {
     "foo": [("foo", [])],
@@ -103,3 +103,81 @@ def test_what_was_read_is_written_the_same(value: str) -> None:
             for name, parameters in offers
         )
         assert parse_extensions(written) == offers
+
+
+SHARED = DeflatePolicy(is_shared=True, window_bits=12)
+DEDICATED = DeflatePolicy(is_shared=False, window_bits=12)
+DEFLATE = "permessage-deflate"
+BOTH = "; server_no_context_takeover; client_no_context_takeover"
+
+# What is offered, and what is answered to it: shared, dedicated.
+AGREED = {
+    # Chrome and Firefox; Safari
+    f"{DEFLATE}; client_max_window_bits": (f"{DEFLATE}{BOTH}", f"{DEFLATE}; client_max_window_bits=12"),
+    DEFLATE: (f"{DEFLATE}{BOTH}", DEFLATE),
+    f"{DEFLATE}; client_max_window_bits=10": (f"{DEFLATE}{BOTH}", f"{DEFLATE}; client_max_window_bits=10"),
+    f"{DEFLATE}; client_max_window_bits=8": (f"{DEFLATE}{BOTH}", f"{DEFLATE}; client_max_window_bits=8"),
+    f'{DEFLATE}; client_max_window_bits="15"': (f"{DEFLATE}{BOTH}", f"{DEFLATE}; client_max_window_bits=12"),
+    f"{DEFLATE}; server_max_window_bits=9": (
+        f"{DEFLATE}{BOTH}; server_max_window_bits=9",
+        f"{DEFLATE}; server_max_window_bits=9",
+    ),
+    f"{DEFLATE}; server_max_window_bits=15": (
+        f"{DEFLATE}{BOTH}; server_max_window_bits=15",
+        f"{DEFLATE}; server_max_window_bits=12",
+    ),
+    f"{DEFLATE}; server_no_context_takeover": (f"{DEFLATE}{BOTH}", f"{DEFLATE}; server_no_context_takeover"),
+    f"{DEFLATE}; client_no_context_takeover": (f"{DEFLATE}{BOTH}", f"{DEFLATE}; client_no_context_takeover"),
+    f"x, {DEFLATE}; unknown, {DEFLATE}; server_max_window_bits=10; client_max_window_bits": (
+        f"{DEFLATE}{BOTH}; server_max_window_bits=10",
+        f"{DEFLATE}; server_max_window_bits=10; client_max_window_bits=12",
+    ),
+    f"{DEFLATE}; server_max_window_bits=8, {DEFLATE}": (f"{DEFLATE}{BOTH}", DEFLATE),
+}
+
+
+@pytest.mark.parametrize("value", AGREED, ids=ascii)
+def test_an_offer_of_deflate_is_answered(value: str) -> None:
+    for policy, answer in zip((SHARED, DEDICATED), AGREED[value], strict=True):
+        offers = parse_extensions(value)
+        assert offers is not None
+        agreed = agree(offers, policy)
+        assert agreed is not None
+        assert encode_parameters(agreed) == answer
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        "unknown",
+        "unknown=1",
+        "server_no_context_takeover=1",
+        "client_no_context_takeover=1",
+        "server_no_context_takeover; server_no_context_takeover",
+        "client_max_window_bits; client_max_window_bits",
+        "client_max_window_bits; client_max_window_bits=10",
+        "server_max_window_bits",
+        "server_max_window_bits=8",
+        "server_max_window_bits=7",
+        "server_max_window_bits=16",
+        "server_max_window_bits=09",
+        "server_max_window_bits=1",
+        "server_max_window_bits=1000000000000",
+        "client_max_window_bits=7",
+        "client_max_window_bits=16",
+        "client_max_window_bits=08",
+        "client_max_window_bits=x",
+        "client_max_window_bits=+9",
+        "Server_No_Context_Takeover",
+    ],
+)
+@pytest.mark.parametrize("policy", [SHARED, DEDICATED], ids=["shared", "dedicated"])
+def test_an_offer_that_cannot_be_had_is_passed_over(parameters: str, policy: DeflatePolicy) -> None:
+    offers = parse_extensions(f"{DEFLATE}; {parameters}")
+    assert offers is not None
+    assert agree(offers, policy) is None
+
+
+@pytest.mark.parametrize("value", ["x", "permessage-deflates", "PERMESSAGE-DEFLATE", "permessage-bzip2, x-webkit"])
+def test_extensions_with_other_names_are_passed_over(value: str) -> None:
+    assert agree(parse_extensions(value) or [], SHARED) is None

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tests.answers import Answer, parse_answer, parse_upgrade
 from tests.recorded import ManualLoop, RecordedTransport
 from tests.requests import ACCEPT, CHROME, FIREFOX, PLAIN, SAFARI, request, wire
+from wsev.deflate import Parameters
 from wsev.errors import CallbackError
 from wsev.handshake.handshakes import LINGER_TIMEOUT, Handshakes
 from wsev.handshake.opening import OpeningHandshake
@@ -59,6 +60,7 @@ class FakeHost:
         route: Any,
         accept: Accept,
         subprotocol: str | None,
+        deflate: Parameters | None,
         response: bytes,
         rest: bytes,
     ) -> None:
@@ -68,7 +70,12 @@ class FakeHost:
         assert route.callbacks == "callbacks"
         self.opened.append(
             SimpleNamespace(
-                request=Request(head, transport), accept=accept, subprotocol=subprotocol, answer=answer, rest=rest
+                request=Request(head, transport),
+                accept=accept,
+                subprotocol=subprotocol,
+                answer=answer,
+                rest=rest,
+                deflate=deflate,
             )
         )
 

@@ -161,6 +161,7 @@ def test_what_is_both_wrong_and_too_big_is_wrong(header: bytes) -> None:
 
 
 CODES = {Violation.OK: 0, Violation.TEXT_NOT_UTF8: 1007, Violation.CLOSE_REASON_NOT_UTF8: 1007}
+CODES |= {Violation.BROKEN_COMPRESSION: 1007}
 CODES |= {Violation.MESSAGE_TOO_BIG: 1009, Violation.TOO_MANY_FRAGMENTS: 1009}
 
 

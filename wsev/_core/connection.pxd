@@ -13,3 +13,4 @@ cdef class Connection(Timed):
     cdef readonly uint64_t id
 
     cdef bint _may_send(self) except -1
+    cdef bint _send_deflated(self, object message, bint text, bint is_forced) except -1

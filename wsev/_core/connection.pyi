@@ -6,6 +6,7 @@ from typing import Any, Generic, final
 from wsev._core.dispatch import Callbacks
 from wsev._core.loop import ServerState
 from wsev._core.timeouts import Timed
+from wsev.deflate import MessageDeflate
 from wsev.handler import S
 from wsev.handshake.request import Request
 
@@ -22,6 +23,7 @@ class Connection(Timed, asyncio.BufferedProtocol, Generic[S]):
         request: bytes | None,
         subprotocol: str | None,
         state: Any,
+        deflate: MessageDeflate | None = None,
     ) -> Connection[S]: ...
     @property
     def id(self) -> int: ...

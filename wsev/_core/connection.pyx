@@ -20,7 +20,7 @@ from wsev._core.frames cimport FIN, MAX_CONTROL_PAYLOAD, OPCODE_BINARY, OPCODE_P
 from wsev._core.loop cimport ServerState
 from wsev._core.output cimport Output
 from wsev._core.timeouts cimport Timed
-from wsev._core.writer cimport CLOSED, CLOSING, ENDING, OPEN
+from wsev._core.writer cimport CLOSED, CLOSING, ENDING, OPEN, encode_deflated
 from wsev.close import check_close
 from wsev.errors import ConnectionClosed
 
@@ -53,6 +53,7 @@ cdef class Connection(Timed, asyncio.BufferedProtocol):
         bytes request,
         subprotocol,
         state,
+        deflate=None,
     ):
         self.server = server
         self.loop_state = server.loop_state
@@ -61,6 +62,7 @@ cdef class Connection(Timed, asyncio.BufferedProtocol):
         self.request_head = request
         self.subprotocol = subprotocol
         self.state = state
+        self.deflate = deflate
         self.latency_seconds = -1
         self.loop_state.last_id += 1
         self.id = self.loop_state.last_id
@@ -145,7 +147,8 @@ cdef class Connection(Timed, asyncio.BufferedProtocol):
         Args:
             message: str, bytes, bytearray or memoryview.
             text: True for bytes that are UTF-8 (not checked), to be sent as a text message.
-            compress: for permessage-deflate; without it, of no effect.
+            compress: with permessage-deflate agreed on: False sends it as it is, True compresses it even if it is
+                smaller than ``compression_threshold``; None, the default, goes by that.  Without it, of no effect.
 
         Returns:
             True if the message was taken; False if the connection is not open, or does not take it because
@@ -161,6 +164,8 @@ cdef class Connection(Timed, asyncio.BufferedProtocol):
         cdef bint is_taken
         if self.server.debug_thread:
             self.server.check_thread()
+        if self.deflate is not None and compress is not False:
+            return self._send_deflated(message, text, compress is True)
         if PyBytes_CheckExact(message):
             is_taken = self._may_send() and self.queue_frame(
                 FIN | (OPCODE_TEXT if text else OPCODE_BINARY),
@@ -185,6 +190,25 @@ cdef class Connection(Timed, asyncio.BufferedProtocol):
             self.server.messages_out += 1
             self.plan_flush()
         return is_taken
+
+    cdef bint _send_deflated(self, object message, bint text, bint is_forced) except -1:
+        cdef bytes payload, frame
+        if isinstance(message, str):
+            payload = (<str> message).encode()
+            text = True
+        elif isinstance(message, (bytes, bytearray, memoryview)):
+            payload = bytes(message)
+        else:
+            raise TypeError(f"message must be str, bytes, bytearray or memoryview, not {type(message).__name__}")
+        # First of all: what is compressed and not sent would be missing in the peer's context.
+        if not self._may_send():
+            return False
+        frame = encode_deflated(OPCODE_TEXT if text else OPCODE_BINARY, payload, self.deflate, is_forced)
+        if not self.queue_bytes(<const uint8_t*> PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame), frame):
+            return False
+        self.server.messages_out += 1
+        self.plan_flush()
+        return True
 
     def ping(self, bytes payload=b""):
         """Send a ping frame (RFC 6455 section 5.5.2); its pong comes to ``on_pong``.

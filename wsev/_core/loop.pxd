@@ -135,6 +135,7 @@ cdef class ServerState:
     cdef readonly object hooks          # ServerHooks (loop.pyi)
     cdef object get_buffer              # LoopState.get_buffer
     cdef readonly Limits limits
+    cdef readonly Limits deflate_limits         # of connections with permessage-deflate; None: there are none
     cdef Parser spare_parser            # for the next connection that receives; None: make one
     cdef FlushQueue flush_queue         # LoopState.soon, or the one of write_buffer_deadline
     cdef readonly Members connections   # from open() to the end of TCP

@@ -455,12 +455,15 @@ cdef class ServerState:
         self.loop_state = loop_state
         self.hooks = hooks
         self.get_buffer = loop_state.get_buffer
-        self.limits = Limits(
-            is_client=is_client,
-            max_message_size=options.max_message_size or 0,
-            max_fragments=options.max_fragments or 0,
-            decode_text=options.decode_text,
-        )
+        limits = {
+            "is_client": is_client,
+            "max_message_size": options.max_message_size or 0,
+            "max_fragments": options.max_fragments or 0,
+            "decode_text": options.decode_text,
+        }
+        self.limits = Limits(**limits)
+        if options.compression is not None:
+            self.deflate_limits = Limits(rsv1_allowed=True, **limits)
         self.connections = Members()
         self.leaving = set()
         self.closes = {}

@@ -15,6 +15,8 @@ cpdef enum Event:               # what next_event() found
     NEED_DATA = 0               # everything fed is used up
     TEXT = 1                    # payload: str (bytes that are UTF-8 where decode_text is off)
     BINARY = 2                  # payload: bytes
+    COMPRESSED_TEXT = 65        # payload: bytes, as they are on the wire (RFC 7692 section 6), and not validated
+    COMPRESSED_BINARY = 66      # the same
     CLOSE = 8                   # close_code (1005: none given), close_reason; nothing more will come
     PING = 9                    # payload: bytes
     PONG = 10                   # payload: bytes
@@ -40,6 +42,7 @@ cdef struct Unfinished:
     Py_ssize_t size             # bytes of it that have come
     uint64_t fragments          # frames of it that have begun
     utf8_state utf8             # of a text message: where its bytes stop inside a code point
+    bint is_compressed
     # The frame, while IN_PAYLOAD
     uint64_t remaining          # bytes of its payload that have not come
     uint64_t position           # bytes of its payload that have come

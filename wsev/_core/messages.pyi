@@ -9,6 +9,8 @@ class Event(IntEnum):
     NEED_DATA = 0
     TEXT = 1
     BINARY = 2
+    COMPRESSED_TEXT = 65
+    COMPRESSED_BINARY = 66
     CLOSE = 8
     PING = 9
     PONG = 10

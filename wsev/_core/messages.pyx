@@ -37,7 +37,9 @@ cdef extern from "utf8.h":
 
 cdef enum:
     GO_ON = -2                  # no event yet, and perhaps bytes left; never leaves this file
+    COMPRESSED = 64             # of an event: RSV1 was set
     NO_CLOSE_CODE = 1005        # RFC 6455 section 7.1.5: "considered to be 1005" if the Close frame has none
+    DEFLATE_OVERHEAD = 64       # bytes; of small messages, where a thousandth is nothing
     SLACK = 65_536              # bytes: what a header's claim is trusted with; small beside the read buffer
 
 
@@ -113,8 +115,8 @@ cdef class Parser:
     def next(self) -> Event:
         """Return what comes next in the bytes fed; the attributes tell more of it.
 
-        TEXT, BINARY, PING and PONG have a ``payload``, CLOSE a ``close_code`` and ``close_reason``, FAILED a
-        ``violation``, with ``reason``.
+        TEXT, BINARY, both COMPRESSED, PING and PONG have a ``payload``, CLOSE a ``close_code`` and ``close_reason``,
+        FAILED a ``violation``, with ``reason``.
         """
         return <Event> self.next_event()
 
@@ -235,6 +237,8 @@ cdef class Parser:
         """Judge as much of a header as has come."""
         cdef Violation violation
         cdef uint64_t size = 0, fragments = 0
+        cdef uint64_t most = self.limits.max_message_size
+        cdef bint is_compressed = header.rsv != 0
         if part == HEADER_NOTHING:
             return Violation.OK
         violation = check_start(header, self.limits.is_client, self.limits.rsv1_allowed, self._message_opcode != 0)
@@ -246,7 +250,11 @@ cdef class Parser:
         if self._message_opcode:
             size = self._unfinished.size
             fragments = self._unfinished.fragments
-        return check_limits(header, size, self.limits.max_message_size, fragments, self.limits.max_fragments)
+            is_compressed = self._unfinished.is_compressed
+        if is_compressed and most:
+            # The limit is the inflated message's; what cannot be compressed takes some bytes more, five in 65,535.
+            most += most // 1000 + DEFLATE_OVERHEAD
+        return check_limits(header, size, most, fragments, self.limits.max_fragments)
 
     # A frame that lies whole in the bytes fed: no state changes
 
@@ -254,11 +262,11 @@ cdef class Parser:
         cdef const uint8_t* data = self._data
         cdef Py_ssize_t size = header.payload_size
         self._data += size
-        if header.opcode == OPCODE_TEXT:
+        if header.opcode == OPCODE_TEXT and not header.rsv:
             return self._whole_text(data, size, header.masking_key)
         self.payload = PyBytes_FromStringAndSize(NULL, size)
         unmask(<uint8_t*> PyBytes_AS_STRING(self.payload), data, size, header.masking_key, 0)
-        return BINARY
+        return header.opcode | COMPRESSED if header.rsv else BINARY
 
     cdef int _whole_text(self, const uint8_t* data, Py_ssize_t size, const uint8_t* masking_key) except -1:
         cdef utf8_state utf8
@@ -301,6 +309,7 @@ cdef class Parser:
             unfinished.fragments += 1
             if header.opcode != OPCODE_CONTINUATION:
                 self._message_opcode = header.opcode
+                unfinished.is_compressed = header.rsv != 0
         self._set_state(IN_PAYLOAD)
         return GO_ON
 
@@ -337,12 +346,16 @@ cdef class Parser:
             return True
         unfinished.size += size
         if self._message_opcode == OPCODE_TEXT and (has_high or unfinished.utf8.missing):
+            if unfinished.is_compressed:
+                return True
             return utf8_feed(&unfinished.utf8, dst, size)
         return True
 
     cdef int _finish_message(self) except -1:
         cdef Unfinished* unfinished = self._unfinished
         cdef int event = self._message_opcode           # TEXT and BINARY are the opcodes' numbers
+        if unfinished.is_compressed:
+            event |= COMPRESSED
         if unfinished.utf8.missing:
             return self._fail(Violation.TEXT_NOT_UTF8)
         self.payload = self._message()
@@ -352,7 +365,9 @@ cdef class Parser:
     cdef object _message(self):
         """The complete message; of text it is known that it is valid."""
         cdef Unfinished* unfinished = self._unfinished
-        cdef bint is_str = self._message_opcode == OPCODE_TEXT and self.limits.decode_text
+        cdef bint is_str = (
+            self._message_opcode == OPCODE_TEXT and self.limits.decode_text and not unfinished.is_compressed
+        )
         if unfinished.message == NULL:
             return "" if is_str else b""
         if is_str:
@@ -384,6 +399,7 @@ cdef class Parser:
         self._unfinished.message = NULL
         self._unfinished.size = 0
         self._unfinished.fragments = 0
+        self._unfinished.is_compressed = False
 
     cdef Py_ssize_t _room(self) noexcept:
         """The bytes that fit behind the unfinished message."""

@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint8_t
 
 from wsev._core.closer cimport Closer
 from wsev._core.messages cimport Parser
+from wsev._core.rules cimport Violation
 
 
 cdef class Receiver(Closer):
@@ -32,6 +33,7 @@ cdef class Receiver(Closer):
     cdef int _ping_came(self, bytes payload) except -1
     cdef int _pong_came(self, bytes payload) except -1
     cdef int _close_came(self) except -1
-    cdef int _violation_came(self) except -1
+    cdef int _violated(self, Violation violation) except -1
+    cdef object _inflated(self, bint is_text)
 
     cdef bint keepalive_answered(self, bytes payload) except -1     # for the layer above: a pong that is ours to take

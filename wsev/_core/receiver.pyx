@@ -17,8 +17,12 @@ from wsev._core.buffers cimport Buffer
 from wsev._core.closer cimport Closer, Rare
 from wsev._core.dispatch cimport DRAIN, PING_FRAME, PONG_FRAME
 from wsev._core.frames cimport OPCODE_PONG
-from wsev._core.messages cimport BINARY, CLOSE, FAILED, NEED_DATA, PING, TEXT, Parser
-from wsev._core.rules cimport MESSAGE_TOO_BIG, TOO_MANY_FRAGMENTS, close_code_of, reason_of
+from wsev._core.messages cimport (
+    BINARY, CLOSE, COMPRESSED_BINARY, COMPRESSED_TEXT, FAILED, NEED_DATA, PING, TEXT, Parser,
+)
+from wsev._core.rules cimport (
+    MESSAGE_TOO_BIG, TEXT_NOT_UTF8, TOO_MANY_FRAGMENTS, Violation, close_code_of, reason_of,
+)
 from wsev._core.writer cimport CLOSED, CLOSING, ENDING, OPEN
 from wsev.errors import MessageTooBig, ProtocolError
 
@@ -69,7 +73,9 @@ cdef class Receiver(Closer):
 
     cdef Parser _take_parser(self):
         """A parser of its own for as long as it receives: idle connections have none (80 bytes each)."""
-        if self.parser is None:
+        if self.parser is None and self.deflate is not None:
+            self.parser = Parser(self.server.deflate_limits)
+        elif self.parser is None:
             self.parser = self.server.spare_parser
             if self.parser is None:
                 self.parser = Parser(self.server.limits)
@@ -80,7 +86,8 @@ cdef class Receiver(Closer):
     cdef int _return_parser(self) except -1:
         """Between two messages a parser remembers nothing: the next connection may have it."""
         if self.parser is not None and not self.parser.is_inside() and not self.has_backlog():
-            self.server.spare_parser = self.parser
+            if self.deflate is None:
+                self.server.spare_parser = self.parser
             self.parser = None
         return 0
 
@@ -108,6 +115,15 @@ cdef class Receiver(Closer):
                     self.message_came(message, size, event == TEXT)
             elif event == NEED_DATA:
                 return 0
+            elif event == COMPRESSED_BINARY or event == COMPRESSED_TEXT:
+                self.message_started_at = 0
+                if self.delivers:
+                    message = self._inflated(event == COMPRESSED_TEXT)
+                    if message is None:
+                        return 0
+                    self.server.messages_in += 1
+                    size = PyBytes_GET_SIZE(message) if PyBytes_CheckExact(message) else len(<str> message)
+                    self.message_came(message, size, event == COMPRESSED_TEXT)
             else:
                 self._control(event)
                 if event == CLOSE or event == FAILED:
@@ -176,7 +192,7 @@ cdef class Receiver(Closer):
 
     cdef int _control(self, int event) except -1:
         if event == FAILED:
-            return self._violation_came()
+            return self._violated(self.parser.violation)
         if event == CLOSE:
             return self._close_came()
         if not self._within_control_rate():
@@ -231,15 +247,30 @@ cdef class Receiver(Closer):
         self.is_trailed = self.parser.rest(&behind) > 0
         return self.end_with(None)
 
-    cdef int _violation_came(self) except -1:
-        cdef int code = close_code_of(self.parser.violation)
-        if self.parser.violation == MESSAGE_TOO_BIG:
+    cdef object _inflated(self, bint is_text):
+        """The message that was compressed; None: it was none, and the connection has failed."""
+        cdef object message = self.deflate.inflate(self.parser.take_payload())
+        if type(message) is not bytes:
+            self._violated(message)
+            return None
+        if not is_text:
+            return message
+        try:
+            text = (<bytes> message).decode()
+        except UnicodeDecodeError:
+            self._violated(TEXT_NOT_UTF8)
+            return None
+        return text if self.server.limits.decode_text else message
+
+    cdef int _violated(self, Violation violation) except -1:
+        cdef int code = close_code_of(violation)
+        if violation == MESSAGE_TOO_BIG:
             self.server.count_limit("max_message_size", self)
-        elif self.parser.violation == TOO_MANY_FRAGMENTS:
+        elif violation == TOO_MANY_FRAGMENTS:
             self.server.count_limit("max_fragments", self)
         kind = MessageTooBig if code == 1009 else ProtocolError
-        logger.debug("%r: %s", self, reason_of(self.parser.violation))
-        return self.fail(kind(code, reason_of(self.parser.violation)), code)
+        logger.debug("%r: %s", self, reason_of(violation))
+        return self.fail(kind(code, reason_of(violation)), code)
 
     cdef int flushed(self, bint progress) except -1:
         """Some or all has been sent: see whether reading must stop, or may go on, or TCP may end."""

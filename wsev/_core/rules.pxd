@@ -24,6 +24,7 @@ cpdef enum Violation:
     # Close 1007
     TEXT_NOT_UTF8 = 20
     CLOSE_REASON_NOT_UTF8 = 21
+    BROKEN_COMPRESSION = 22
     # Close 1009
     MESSAGE_TOO_BIG = 30
     TOO_MANY_FRAGMENTS = 31

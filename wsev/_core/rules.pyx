@@ -135,7 +135,7 @@ cpdef int close_code_of(Violation violation) noexcept:
     """The close code that answers a violation (RFC 6455 section 7.4.1); 0 for OK."""
     if violation == Violation.OK:
         return 0
-    if violation == Violation.TEXT_NOT_UTF8 or violation == Violation.CLOSE_REASON_NOT_UTF8:
+    if Violation.TEXT_NOT_UTF8 <= violation <= Violation.BROKEN_COMPRESSION:
         return 1007
     if violation == Violation.MESSAGE_TOO_BIG or violation == Violation.TOO_MANY_FRAGMENTS:
         return 1009
@@ -165,6 +165,7 @@ cdef dict _REASONS = {
     Violation.CLOSE_CODE_NOT_ALLOWED: "a close code that must not be sent",
     Violation.TEXT_NOT_UTF8: "a text message is not UTF-8",
     Violation.CLOSE_REASON_NOT_UTF8: "a close reason is not UTF-8",
+    Violation.BROKEN_COMPRESSION: "a compressed message cannot be inflated",
     Violation.MESSAGE_TOO_BIG: "a message is larger than max_message_size",
     Violation.TOO_MANY_FRAGMENTS: "a message has more fragments than max_fragments",
 }

@@ -18,6 +18,7 @@ cdef enum ReadyState:           # of a connection (RFC 6455 sections 4 to 7); ch
 cdef class Writer(Sink):
     """The unsent bytes of one connection: a chain of buffers, held only while there are some."""
     cdef ServerState server
+    cdef object deflate         # MessageDeflate (wsev/deflate.py); None: permessage-deflate was not agreed on
     cdef unsigned char ready_state      # ReadyState
     cdef Buffer* head           # sent first
     cdef Buffer* tail           # filled; head where there is one buffer only
@@ -56,6 +57,13 @@ cdef class Writer(Sink):
 
 
 cdef class EncodedMessage:
-    """A whole message, encoded once for many connections."""
+    """A whole message, encoded once for many connections, and compressed once for those that share a compressor."""
     cdef readonly bytes frame
     cdef readonly Py_ssize_t size       # bytes of the payload
+    cdef dict compressed                # the compressor -> its frame; None until there is one
+
+    cdef bytes frame_for(self, object deflate)
+
+
+# One frame of what the parameters of a connection make of a message.
+cdef bytes encode_deflated(int opcode, bytes payload, object deflate, bint is_forced)

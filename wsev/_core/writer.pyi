@@ -16,6 +16,8 @@ class EncodedMessage:
     @property
     def size(self) -> int: ...
 
+__pyx_capi__: dict[str, object]  # Cython's: what other modules cimport
+
 def encode_message(message: str | bytes | bytearray | memoryview, text: bool = False) -> EncodedMessage: ...
 def deliver(
     connections: Iterable[Connection[Any]], message: EncodedMessage, exclude: Connection[Any] | None = None

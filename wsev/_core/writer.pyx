@@ -21,6 +21,9 @@ from wsev._core.frames import encode_frame
 from wsev._core.loop cimport SendBatch
 from wsev._core.output cimport Sink
 
+cdef enum:
+    OPCODE_BITS = 0x0F          # of a frame's first byte
+
 
 cdef class Writer(Sink):
 
@@ -264,6 +267,7 @@ cdef class Writer(Sink):
 
     cdef bint send_encoded(self, EncodedMessage message) except -1:
         """Queue a message for many; False if this connection does not take it."""
+        cdef bytes frame
         if self.ready_state != OPEN:
             return False
         if not self.has_room():
@@ -271,9 +275,8 @@ cdef class Writer(Sink):
             return False
         if self.ready_state != OPEN:
             return False
-        if not self.queue_bytes(
-            <const uint8_t*> PyBytes_AS_STRING(message.frame), PyBytes_GET_SIZE(message.frame), message.frame
-        ):
+        frame = message.frame if self.deflate is None else message.frame_for(self.deflate)
+        if not self.queue_bytes(<const uint8_t*> PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame), frame):
             return False
         self.server.messages_out += 1
         self.plan_flush()
@@ -299,6 +302,31 @@ cdef class EncodedMessage:
 
     def __repr__(self):
         return f"<EncodedMessage {self.size} bytes>"
+
+    cdef bytes frame_for(self, object deflate):
+        """The frame for a connection with permessage-deflate."""
+        cdef object compressor = deflate.shared
+        cdef bytes frame
+        if compressor is not None and self.compressed is not None:
+            frame = self.compressed.get(compressor)
+            if frame is not None:
+                return frame
+        frame = encode_deflated(self.frame[0] & OPCODE_BITS, self.frame[len(self.frame) - self.size:], deflate, False)
+        if compressor is not None:
+            if self.compressed is None:
+                self.compressed = {}
+            self.compressed[compressor] = frame
+        return frame
+
+
+cdef bytes encode_deflated(int opcode, bytes payload, object deflate, bint is_forced):
+    cdef object compressed = None
+    if is_forced or len(payload) >= deflate.threshold:
+        compressed = deflate.deflate(payload)
+    if compressed is None:
+        return encode_frame(opcode, payload)
+    # RFC 7692 section 6: RSV1 of a message's first frame is its "Per-Message Compressed" bit.
+    return encode_frame(opcode, compressed, rsv1=True)
 
 
 def encode_message(message, bint text=False):

@@ -15,12 +15,14 @@ from weakref import WeakSet, ref
 from wsev._core.head import HeadLimits
 from wsev._core.loop import LoopState
 from wsev.handshake.deadlines import Deadlines
+from wsev.handshake.extensions import DeflatePolicy
 from wsev.handshake.host import Host
 from wsev.handshake.opening import TIMED_OUT, UNDECIDED, OpeningHandshake, State
 from wsev.handshake.origin import OriginPolicy
 from wsev.handshake.request import Address
 from wsev.handshake.response import Response
 from wsev.handshake.upgrade import FOREIGN_ORIGIN, HEAD_TOO_LARGE, LINE_TOO_LONG, TOO_MANY_FIELDS
+from wsev.options import Options
 
 __all__ = ["NO_ROOM", "Handshakes"]
 
@@ -74,6 +76,7 @@ class Handshakes:
         self.host = host
         self.loop_state = LoopState.of(host.loop)
         self.policy = OriginPolicy(host.options.origins)
+        self.deflate = _deflate_policy(host.options)
         self.open: set[OpeningHandshake] = set()
         self.handed_over: WeakSet[asyncio.Transport] = WeakSet()
         self.within_tls: set[ref[OpeningHandshake]] = set()
@@ -209,3 +212,9 @@ def _time_out(member: OpeningHandshake | ref[OpeningHandshake]) -> None:
     handshake = member() if isinstance(member, ref) else member
     if handshake is not None:
         handshake.time_out()
+
+
+def _deflate_policy(options: Options) -> DeflatePolicy | None:
+    if options.compression is None:
+        return None
+    return DeflatePolicy(options.compression == "shared", options.compression_window_bits)

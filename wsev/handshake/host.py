@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from wsev.deflate import Parameters
 from wsev.errors import CallbackError
 from wsev.handshake.response import Accept, Response
 from wsev.options import Options
@@ -57,6 +58,7 @@ class Host(Protocol):
         route: RouteLike,
         accept: Accept,
         subprotocol: str | None,
+        deflate: Parameters | None,
         response: bytes,
         rest: bytes,
     ) -> None:

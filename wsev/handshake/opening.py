@@ -20,6 +20,7 @@ from weakref import ref
 
 from wsev._core.head import Head, HeadReader
 from wsev.errors import CallbackError
+from wsev.handshake.extensions import encode_parameters
 from wsev.handshake.host import RouteLike
 from wsev.handshake.request import Address, Request, address_of, path_of
 from wsev.handshake.response import Accept, Response, encode_accept, encode_response
@@ -229,7 +230,9 @@ class OpeningHandshake(asyncio.BufferedProtocol):
             # RFC 6455 section 4.1, 2: "The method of the request MUST be GET".
             self._refuse(NOT_ALLOWED)
         else:
-            self._judge_upgrade(head, check_upgrade(head, address, self._shared.policy, host.options.subprotocols))
+            shared = self._shared
+            subprotocols = host.options.subprotocols
+            self._judge_upgrade(head, check_upgrade(head, address, shared.policy, subprotocols, shared.deflate))
 
     def _judge_upgrade(self, head: Head, upgrade: Upgrade | Response) -> None:
         if isinstance(upgrade, Response):
@@ -337,14 +340,16 @@ class OpeningHandshake(asyncio.BufferedProtocol):
 
     def _open(self, head: bytes, route: RouteLike, upgrade: Upgrade, accept: Accept) -> None:
         subprotocol = upgrade.subprotocol if accept.subprotocol is None else accept.subprotocol
-        response = encode_accept(upgrade.accept_key, subprotocol, accept.headers)
+        deflate = upgrade.deflate
+        extensions = None if deflate is None else encode_parameters(deflate)
+        response = encode_accept(upgrade.accept_key, subprotocol, accept.headers, extensions)
         transport = self._transport
         assert transport is not None
         if self._state is State.DECIDING:
             transport.resume_reading()
         self._set_state(State.OVER)
         self._transport = None
-        self._shared.host.open(transport, head, route, accept, subprotocol, response, self._rest)
+        self._shared.host.open(transport, head, route, accept, subprotocol, deflate, response, self._rest)
 
     def _hand_over(self, http: Callable[[], asyncio.Protocol]) -> None:
         try:

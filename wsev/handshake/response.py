@@ -153,7 +153,9 @@ def encode_response(response: Response, *, has_body: bool = True) -> bytes:
     return head + body if has_body else head
 
 
-def encode_accept(accept_key: str, subprotocol: str | None, headers: tuple[tuple[str, str], ...]) -> bytes:
+def encode_accept(
+    accept_key: str, subprotocol: str | None, headers: tuple[tuple[str, str], ...], extensions: str | None = None
+) -> bytes:
     """The bytes of the 101 (RFC 6455 section 4.2.2, step 5)."""
     answer = (
         "HTTP/1.1 101 Switching Protocols\r\n"
@@ -163,6 +165,8 @@ def encode_accept(accept_key: str, subprotocol: str | None, headers: tuple[tuple
     )
     if subprotocol is not None:
         answer += f"Sec-WebSocket-Protocol: {subprotocol}\r\n"
+    if extensions is not None:
+        answer += f"Sec-WebSocket-Extensions: {extensions}\r\n"
     for name, value in headers:
         answer += f"{name}: {value}\r\n"
     return (answer + "\r\n").encode("latin-1")

@@ -13,7 +13,8 @@ from hashlib import sha1
 from typing import NamedTuple
 
 from wsev._core.head import Fault, Head
-from wsev.handshake.extensions import parse_extensions
+from wsev.deflate import Parameters
+from wsev.handshake.extensions import DeflatePolicy, agree, parse_extensions
 from wsev.handshake.origin import Authority, OriginPolicy, parse_authority
 from wsev.handshake.request import parse_list, split_target
 from wsev.handshake.response import TOKEN, Response
@@ -79,11 +80,13 @@ class Upgrade(NamedTuple):
         accept_key: what Sec-WebSocket-Accept answers its key with.
         offers: the subprotocols that the client offers, its favourite first.
         subprotocol: the first of ours among them, or None.
+        deflate: what of permessage-deflate it offers and we agree to; None: nothing.
     """
 
     accept_key: str
     offers: Sequence[str]
     subprotocol: str | None
+    deflate: Parameters | None = None
 
 
 def check_version(head: Head) -> Response | None:
@@ -153,7 +156,13 @@ def has_body(head: Head) -> bool:
     return head.transfer_encoding is not None or head.content_length not in (None, "0")
 
 
-def check_upgrade(head: Head, host: Authority, policy: OriginPolicy, subprotocols: Sequence[str]) -> Upgrade | Response:
+def check_upgrade(
+    head: Head,
+    host: Authority,
+    policy: OriginPolicy,
+    subprotocols: Sequence[str],
+    deflate: DeflatePolicy | None = None,
+) -> Upgrade | Response:
     """Judge a request that ``is_upgrade``, by a GET to ``host``."""
     # A body would be taken for the first frames.
     if has_body(head):
@@ -198,11 +207,16 @@ def check_upgrade(head: Head, host: Authority, policy: OriginPolicy, subprotocol
     # 9: "Optionally, a |Sec-WebSocket-Extensions| header field".  Section 9.1: "If a value is received by either the
     # client or the server during negotiation that does not conform to the ABNF below, the recipient of such malformed
     # data MUST immediately _Fail the WebSocket Connection_."
+    agreed = None
     extensions = head.websocket_extensions
-    if extensions is not None and parse_extensions(extensions) is None:
-        return BAD_EXTENSIONS
+    if extensions is not None:
+        extension_offers = parse_extensions(extensions)
+        if extension_offers is None:
+            return BAD_EXTENSIONS
+        if deflate is not None:
+            agreed = agree(extension_offers, deflate)
 
-    return Upgrade(accept_key_of(key), offers, subprotocol)
+    return Upgrade(accept_key_of(key), offers, subprotocol, agreed)
 
 
 def accept_key_of(key: str) -> str:
