@@ -14,7 +14,7 @@ TOOLS := $(VENV)/.tools
 CORE := $(VENV)/.core
 READY := $(VENV)/.ready
 
-.PHONY: help build chat test lint format autobahn sanitize soak annotate docs clean bench
+.PHONY: help build chat test lint format autobahn sanitize soak annotate docs clean bench fuzz
 .DEFAULT_GOAL := help
 
 help:
@@ -22,8 +22,9 @@ help:
 	@echo "make test       the tests; ARGS goes to pytest, as in ARGS='-k close'"
 	@echo "make lint       format, style, types, stubs"
 	@echo "make format     what lint would complain about, where a tool can mend it"
-	@echo "make autobahn   the Autobahn testsuite; installs it first (needs a Python 2.7)"
+	@echo "make autobahn   the Autobahn testsuite, all of it, and its table; installs it first (needs a Python 2.7)"
 	@echo "make sanitize   the tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make fuzz       random bytes against other parsers, and the C parts under libFuzzer (clang); a minute each"
 	@echo "make soak       memory after very many connections: 20,000 a test, or as many as WSEV_SOAK says"
 	@echo "make annotate   Cython's HTML: what of the core is still Python"
 	@echo "make docs       the documentation, into docs/_build/html"
@@ -49,8 +50,11 @@ format: build
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# About an hour; ARGS="-k 'shared and uvloop'" is a part of it.
 autobahn: build
-	WSTEST="$$(.ci/wstest)" $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile -m autobahn $(ARGS)
+	WSEV_AUTOBAHN=all WSTEST="$$(.ci/wstest)" \
+	    $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile -m autobahn $(ARGS)
+	$(BIN)/python -m tests.conformance.table --write
 
 # A build of its own beside the ordinary one; PYTHONSAFEPATH, so that a program that a test starts imports it, too.
 # A report ends the process.  It comes to the terminal, hence --capture=sys, and leaves a file, which fails the run even
@@ -69,6 +73,10 @@ sanitize: build
 	    --numprocesses=auto --maxprocesses=8 --dist=loadfile \
 	    -m 'not autobahn and not browser and not soak' $(ARGS); \
 	status=$$?; ! cat $(REPORT).* 2>/dev/null && exit $$status
+
+# As in: make fuzz ARGS='frames --seconds 600'
+fuzz: build
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 soak: build
 	$(BIN)/python -m pytest -m soak --capture=no $(ARGS)

@@ -21,7 +21,7 @@ LARGEST_WINDOW_BITS = 15
 SHARED_MEMORY_LEVEL = 8  # zlib's default; one compressor's 256 KiB serve all connections
 
 TAIL = b"\x00\x00\xff\xff"  # RFC 7692 section 7.2.1: what a sender removes from the end, and a receiver appends
-END = b"\x03\x00"  # a last, empty block (RFC 1951): it is read as one only where the block before has ended
+END = b"\x03\x00"  # a last, empty block (RFC 1951)
 EMPTY = b"\x00"  # RFC 7692 section 7.2.3.6: an empty message
 
 MAX_STREAMS = 64  # DEFLATE streams in a message; ours: each end of one costs a copy of what follows
@@ -135,7 +135,7 @@ class MessageDeflate:
         limit = self._max_message_size
         window = self._window
         message = b""
-        rest = payload + TAIL + END
+        rest = payload
         for _ in range(MAX_STREAMS):
             room = 0 if limit is None else limit - len(message) + 1  # a byte more than may be, to see that it is more
             inflater = (
@@ -147,16 +147,29 @@ class MessageDeflate:
                 return Violation.BROKEN_COMPRESSION
             if limit is not None and len(piece) >= room:
                 return Violation.MESSAGE_TOO_BIG
-            if not inflater.eof:
-                return Violation.BROKEN_COMPRESSION  # it stops inside a block
             message = message + piece if message else piece
             rest = inflater.unused_data
-            if not rest or rest == TAIL + END:
+            if not inflater.eof and not _is_between_blocks(inflater):
+                return Violation.BROKEN_COMPRESSION
+            if not rest:
                 if self._window_size:
                     self._window = (self._window + message)[-self._window_size :]
                 return message
             window = (window + piece)[-(1 << LARGEST_WINDOW_BITS) :]
         return Violation.BROKEN_COMPRESSION
+
+
+def _is_between_blocks(inflater: Any) -> bool:
+    """Whether what it was given ends where a message must; it is of no more use then.
+
+    There it takes TAIL for the rest of an empty block and END for the last one.  Inside a block these bytes would be
+    data, or the stream would not end with them: of END's bits only the first two are set, so what they can end is
+    followed by no last block.
+    """
+    try:
+        return not inflater.decompress(TAIL + END, 1) and bool(inflater.eof)
+    except zlib.error:
+        return False
 
 
 class Compression:

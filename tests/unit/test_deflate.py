@@ -93,6 +93,9 @@ BROKEN = {
     "cut inside a block": compressed(b"Hello, Hello, Hello")[:5],
     "a stored block that ends early": b"\x00\x50\x00\xaf\xffHello\x00",
     "noise": b"\xff" * 100,
+    "stored, four bytes short": b"\x00\x09\x00\xf6\xffHello",
+    "one symbol short, which the tail makes up for": bytes.fromhex("4a4c042c79"),
+    "nothing": b"",
     "junk behind the end": compressed(b"Hello", flush=zlib.Z_FINISH) + b"\xff\xff\xff\xff",
     "zlib's own header": zlib.compress(b"Hello"),
 }
