@@ -17,6 +17,9 @@ from typing import Protocol
 
 import pytest
 
+from tests.conformance.cases import Against
+from tests.conformance.table import RESULTS
+
 HERE = Path(__file__).parent
 CACHED = HERE.parents[1] / ".cache" / "autobahn" / "bin" / "wstest"  # where `make autobahn` puts it
 
@@ -24,8 +27,7 @@ Verdict = Mapping[str, str]
 
 
 class RunSuite(Protocol):
-    def __call__(self, groups: Iterable[str], *arguments: str) -> Mapping[str, Verdict]:
-        """``arguments`` are echo.py's."""
+    def __call__(self, groups: Iterable[str], server: Against) -> Mapping[str, Verdict]: ...
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +39,7 @@ def wstest() -> str:
 
 
 @contextlib.contextmanager
-def echoing(*arguments: str) -> Iterator[int]:
+def echoing(arguments: Iterable[str]) -> Iterator[int]:
     """The port of the echo server, in a process of its own, as it would run."""
     with subprocess.Popen(
         [sys.executable, str(HERE / "echo.py"), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -52,9 +54,9 @@ def echoing(*arguments: str) -> Iterator[int]:
 def run_suite(wstest: str, tmp_path_factory: pytest.TempPathFactory) -> RunSuite:
     """Return a function that runs some groups of cases and returns what the suite thinks of each case."""
 
-    def run(groups: Iterable[str], *arguments: str) -> Mapping[str, Verdict]:
+    def run(groups: Iterable[str], server: Against) -> Mapping[str, Verdict]:
         directory = tmp_path_factory.mktemp("autobahn")
-        with echoing(*arguments) as port:
+        with echoing(server) as port:
             spec = {
                 "outdir": str(directory / "reports"),
                 "servers": [{"agent": "wsev", "url": f"ws://127.0.0.1:{port}"}],
@@ -66,6 +68,14 @@ def run_suite(wstest: str, tmp_path_factory: pytest.TempPathFactory) -> RunSuite
             command = [wstest, "--mode", "fuzzingclient", "--spec", str(directory / "spec.json")]
             subprocess.run(command, check=True, cwd=directory, stdout=subprocess.DEVNULL)
         verdicts: Mapping[str, Verdict] = json.loads((directory / "reports" / "index.json").read_text())["wsev"]
+        kept = {
+            case: {what: said for what, said in verdict.items() if what.startswith("behavior")}
+            for case, verdict in verdicts.items()
+        }
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        (RESULTS / f"{server}-{'-'.join(groups)}.json").write_text(
+            json.dumps({"server": str(server), "verdicts": kept})
+        )
         return verdicts
 
     return run

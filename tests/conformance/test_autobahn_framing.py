@@ -1,6 +1,6 @@
 """The Autobahn testsuite's groups 1 to 7 and 10: framing, pings, fragments, UTF-8, closing.
 
-9 is in the file beside this one; 12 and 13 are compression.
+9, 12 and 13 are in the files beside this one.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.conformance.cases import assert_passed, names
+from tests.conformance.cases import assert_passed, names, plain
 from tests.conformance.conftest import RunSuite, Verdict
 
 CASES = names(
@@ -24,9 +24,9 @@ CASES = names(
 pytestmark = [pytest.mark.autobahn, pytest.mark.slow, pytest.mark.timeout(600)]  # the first test runs the suite
 
 
-@pytest.fixture(scope="module")
-def verdicts(run_suite: RunSuite) -> Mapping[str, Verdict]:
-    return run_suite(["1", "2", "3", "4", "5", "6", "7", "10"])
+@pytest.fixture(scope="module", params=plain(), ids=str)
+def verdicts(request: pytest.FixtureRequest, run_suite: RunSuite) -> Mapping[str, Verdict]:
+    return run_suite(["1", "2", "3", "4", "5", "6", "7", "10"], request.param)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.conformance.cases import assert_passed, names
+from tests.conformance.cases import assert_passed, names, plain
 from tests.conformance.conftest import RunSuite, Verdict
 
 CASES = names({"9.1": 6, "9.2": 6, "9.3": 9, "9.4": 9, "9.5": 6, "9.6": 6, "9.7": 6, "9.8": 6})
@@ -14,9 +14,9 @@ CASES = names({"9.1": 6, "9.2": 6, "9.3": 9, "9.4": 9, "9.5": 6, "9.6": 6, "9.7"
 pytestmark = [pytest.mark.autobahn, pytest.mark.slow, pytest.mark.timeout(600)]  # the first test runs the suite
 
 
-@pytest.fixture(scope="module")
-def verdicts(run_suite: RunSuite) -> Mapping[str, Verdict]:
-    return run_suite(["9"])
+@pytest.fixture(scope="module", params=plain(), ids=str)
+def verdicts(request: pytest.FixtureRequest, run_suite: RunSuite) -> Mapping[str, Verdict]:
+    return run_suite(["9"], request.param)
 
 
 @pytest.mark.parametrize("case", CASES)

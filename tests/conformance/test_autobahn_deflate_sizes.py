@@ -1,0 +1,28 @@
+"""The Autobahn testsuite's group 12: permessage-deflate, messages of up to 128 KiB."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from tests.conformance.cases import assert_passed, compressed, names
+from tests.conformance.conftest import RunSuite, Verdict
+
+CASES = names({"12.1": 18, "12.2": 18, "12.3": 18, "12.4": 18, "12.5": 18})
+
+pytestmark = [pytest.mark.autobahn, pytest.mark.slow, pytest.mark.timeout(1800)]  # the first test runs the suite
+
+
+@pytest.fixture(scope="module", params=compressed(), ids=str)
+def verdicts(request: pytest.FixtureRequest, run_suite: RunSuite) -> Mapping[str, Verdict]:
+    return run_suite(["12"], request.param)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_case(case: str, verdicts: Mapping[str, Verdict]) -> None:
+    assert_passed(case, verdicts[case])
+
+
+def test_every_case_is_named_here(verdicts: Mapping[str, Verdict]) -> None:
+    assert set(verdicts) == set(CASES)
