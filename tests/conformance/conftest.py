@@ -27,7 +27,7 @@ Verdict = Mapping[str, str]
 
 
 class RunSuite(Protocol):
-    def __call__(self, groups: Iterable[str], server: Against) -> Mapping[str, Verdict]: ...
+    def __call__(self, cases: Iterable[str], server: Against) -> Mapping[str, Verdict]: ...
 
 
 @pytest.fixture(scope="session")
@@ -52,15 +52,15 @@ def echoing(arguments: Iterable[str]) -> Iterator[int]:
 
 @pytest.fixture(scope="session")
 def run_suite(wstest: str, tmp_path_factory: pytest.TempPathFactory) -> RunSuite:
-    """Return a function that runs some groups of cases and returns what the suite thinks of each case."""
+    """Return a function that runs some cases, such as "1.*", and returns what the suite thinks of each of them."""
 
-    def run(groups: Iterable[str], server: Against) -> Mapping[str, Verdict]:
+    def run(cases: Iterable[str], server: Against) -> Mapping[str, Verdict]:
         directory = tmp_path_factory.mktemp("autobahn")
         with echoing(server) as port:
             spec = {
                 "outdir": str(directory / "reports"),
                 "servers": [{"agent": "wsev", "url": f"ws://127.0.0.1:{port}"}],
-                "cases": [f"{group}.*" for group in groups],
+                "cases": list(cases),
                 "exclude-cases": [],
                 "exclude-agent-cases": {},
             }
@@ -69,13 +69,12 @@ def run_suite(wstest: str, tmp_path_factory: pytest.TempPathFactory) -> RunSuite
             subprocess.run(command, check=True, cwd=directory, stdout=subprocess.DEVNULL)
         verdicts: Mapping[str, Verdict] = json.loads((directory / "reports" / "index.json").read_text())["wsev"]
         kept = {
-            case: {what: said for what, said in verdict.items() if what.startswith("behavior")}
+            case: {name: opinion for name, opinion in verdict.items() if name.startswith("behavior")}
             for case, verdict in verdicts.items()
         }
+        groups = "-".join(sorted({case.partition(".")[0] for case in kept}, key=int))
         RESULTS.mkdir(parents=True, exist_ok=True)
-        (RESULTS / f"{server}-{'-'.join(groups)}.json").write_text(
-            json.dumps({"server": str(server), "verdicts": kept})
-        )
+        (RESULTS / f"{server}-{groups}.json").write_text(json.dumps({"server": str(server), "verdicts": kept}))
         return verdicts
 
     return run

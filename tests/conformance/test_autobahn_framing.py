@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.autobahn, pytest.mark.slow, pytest.mark.timeout(600)] 
 
 @pytest.fixture(scope="module", params=plain(), ids=str)
 def verdicts(request: pytest.FixtureRequest, run_suite: RunSuite) -> Mapping[str, Verdict]:
-    return run_suite(["1", "2", "3", "4", "5", "6", "7", "10"], request.param)
+    return run_suite(["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*"], request.param)
 
 
 @pytest.mark.parametrize("case", CASES)

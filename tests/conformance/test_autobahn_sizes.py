@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.autobahn, pytest.mark.slow, pytest.mark.timeout(600)] 
 
 @pytest.fixture(scope="module", params=plain(), ids=str)
 def verdicts(request: pytest.FixtureRequest, run_suite: RunSuite) -> Mapping[str, Verdict]:
-    return run_suite(["9"], request.param)
+    return run_suite(["9.*"], request.param)
 
 
 @pytest.mark.parametrize("case", CASES)
