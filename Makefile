@@ -14,7 +14,7 @@ TOOLS := $(VENV)/.tools
 CORE := $(VENV)/.core
 READY := $(VENV)/.ready
 
-.PHONY: help build chat test lint format autobahn sanitize soak annotate docs clean bench fuzz
+.PHONY: help build chat test lint format autobahn sanitize soak annotate docs clean bench bench-compare fuzz
 .DEFAULT_GOAL := help
 
 help:
@@ -29,6 +29,8 @@ help:
 	@echo "make annotate   Cython's HTML: what of the core is still Python"
 	@echo "make docs       the documentation, into docs/_build/html"
 	@echo "make build      the core, in place; the others do it too, when a source has changed"
+	@echo "make bench      CPU time, throughput, latency, memory, beside the peers; ARGS='--scenarios all'"
+	@echo "make bench-compare ARGS=COMMIT   the same against another commit"
 	@echo "make clean      away with everything that was built"
 
 build: $(READY)
@@ -85,6 +87,10 @@ soak: build
 BENCH := build/bench/venv
 bench: build $(BENCH)/.complete
 	$(BENCH)/bin/python -m benchmarks run $(ARGS)
+
+# As in: make bench-compare ARGS='main', ARGS='v0.1.0 main --scenarios all'
+bench-compare: $(BENCH)/.complete
+	$(BENCH)/bin/python -m benchmarks compare $(ARGS)
 
 $(BENCH)/.complete: pyproject.toml
 	$(PYTHON) -m venv $(BENCH)

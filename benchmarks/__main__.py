@@ -1,4 +1,4 @@
-"""The command line of the benchmark suite: `python -m benchmarks run|report`, or `make bench`."""
+"""The command line of the benchmark suite: `python -m benchmarks run|report|compare`, or `make bench`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import candidates, network, report, results, scenarios
+from benchmarks import candidates, compare, network, plot, report, results, scenarios
 from benchmarks.build import BuildError, build
 from benchmarks.candidates import BUILD, ROOT, Candidate
 from benchmarks.measure import Settings
 from benchmarks.scenarios import Scenario
 
-DOCS = ROOT / "docs" / "explanation" / "performance"
+DOCS = ROOT / "docs" / "explanation"
+BEGIN, END = "<!-- begin: python -m benchmarks report --docs -->\n", "<!-- end -->\n"
 
 # Rounds, and seconds of each measurement.
-PRESETS = {"quick": (3, 0.5), "standard": (5, 1.0), "thorough": (9, 3.0)}
+PRESETS = {"quick": (3, 0.5), "standard": (5, 1.0), "thorough": (9, 3.0), "compare": (15, 0.5)}
 
 
 def main() -> int:
@@ -34,7 +35,7 @@ def main() -> int:
     if not has_tls and any(scenario.is_tls for scenario in chosen):
         print("without TLS scenarios: OpenSSL's headers (Debian: libssl-dev) or trustme are missing")
         chosen = [scenario for scenario in chosen if not scenario.is_tls]
-    return _run(args, chosen)
+    return _compare(args, chosen) if args.command == "compare" else _run(args, chosen)
 
 
 def _arguments() -> argparse.Namespace:
@@ -52,12 +53,20 @@ def _arguments() -> argparse.Namespace:
     shown.add_argument("results", type=Path)
     shown.add_argument("--docs", action="store_true", help="renew the tables of the docs")
 
+    compared = commands.add_parser("compare", help="measure two commits side by side")
+    _add_measuring(compared, "core", "compare")
+    compared.add_argument("base", help="a revision")
+    compared.add_argument("head", nargs="?", default=".", help="another; this tree, if none is given")
+    compared.add_argument(
+        "--fail-above", type=float, metavar="PERCENT", help="exit with 1 if head costs so much more, beyond noise"
+    )
+
     return parser.parse_args()
 
 
-def _add_measuring(parser: argparse.ArgumentParser, default: str) -> None:
+def _add_measuring(parser: argparse.ArgumentParser, default: str, preset: str = "standard") -> None:
     parser.add_argument("--scenarios", default=default, help="core, all, groups, names; separated by commas")
-    parser.add_argument("--preset", choices=PRESETS, default="standard")
+    parser.add_argument("--preset", choices=PRESETS, default=preset)
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--server-cpu", type=int, default=0)
@@ -90,15 +99,38 @@ def _run(args: argparse.Namespace, chosen: list[Scenario]) -> int:
     return 0
 
 
+def _compare(args: argparse.Namespace, chosen: list[Scenario]) -> int:
+    from benchmarks.run import Run
+    from benchmarks.trees import tree_of
+
+    try:
+        trees = {compare.BASE: tree_of(args.base), compare.HEAD: tree_of(args.head)}
+    except BuildError as error:
+        print(error, file=sys.stderr)
+        return 2
+    (wsev,) = candidates.choose(["wsev"])
+    servers = [candidates.at(wsev, name, tree) for name, tree in trees.items()]
+    rounds, settings = _times(args)
+    path = BUILD / "results" / f"compare-{time.strftime('%Y%m%d-%H%M%S')}.json"
+    found = Run(chosen, servers, rounds, settings, path).go()
+    print(f"\nbase {args.base}, head {args.head}\n\n{compare.table(found, chosen)}")
+    slower = [] if args.fail_above is None else compare.slower(found, chosen, args.fail_above / 100)
+    if slower:
+        print(f"\nslower by more than {args.fail_above:g} %: {', '.join(slower)}")
+    return 1 if slower else 0
+
+
 def _show(found: results.Results, *, is_for_docs: bool) -> None:
     text = "\n\n".join([report.tables(found), report.quality(found), report.setting(found)])
     print(text)
     if failures := report.failures(found):
         print(f"\nnot measured:\n{failures}")
     if is_for_docs:
-        DOCS.mkdir(exist_ok=True)
-        found.write(DOCS / "results.json")
-        (DOCS / "tables.md").write_text(text + "\n")
+        found.write(DOCS / "performance.json")
+        (DOCS / "performance.svg").write_text(plot.svg(found))
+        page = DOCS / "performance.md"
+        before, rest = page.read_text().split(BEGIN)
+        page.write_text(f"{before}{BEGIN}\n{text}\n\n{END}{rest.split(END)[1]}")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def _load_table(results: Results, scenarios: Sequence[Scenario]) -> list[str]:
     return [
         "Thousands of messages a second; in parentheses µs of the server's CPU time for each.",
         "",
-        *_lines(head, body),
+        *lines(head, body),
     ]
 
 
@@ -70,13 +70,13 @@ def _load_cell(row: Row) -> str:
 def _latency_table(results: Results, scenario: Scenario) -> list[str]:
     head = ["server", "thousands a second", "CPU, µs each", "median latency, ms", "99th percentile, ms"]
     columns: list[tuple[str, float]] = [(RATE, 1e-3), (CPU, 1e6), (P50, 1e3), (P99, 1e3)]
-    return _lines(head, _rows(results, scenario, columns))
+    return lines(head, _rows(results, scenario, columns))
 
 
 def _memory_table(results: Results, scenario: Scenario) -> list[str]:
     head = ["server", "idle, bytes", "all echoing, bytes", "opened a second"]
     columns: list[tuple[str, float]] = [(IDLE_BYTES, 1), (ACTIVE_BYTES, 1), (OPENED, 1)]
-    return _lines(head, _rows(results, scenario, columns))
+    return lines(head, _rows(results, scenario, columns))
 
 
 def _rows(results: Results, scenario: Scenario, columns: Sequence[tuple[str, float]]) -> list[list[str]]:
@@ -90,7 +90,7 @@ def _rows(results: Results, scenario: Scenario, columns: Sequence[tuple[str, flo
     return body
 
 
-def _lines(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+def lines(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[i]) for row in (head, *body)) for i in range(len(head))]
     align: list[Callable[[str, int], str]] = [str.ljust, *[str.rjust] * (len(head) - 1)]
 

@@ -9,6 +9,7 @@ import fnmatch
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -65,7 +66,7 @@ GROUPS = {
 }
 
 
-def _echo(name: str, connections: int = 100, **more: int) -> Scenario:
+def _echo(name: str, connections: int = 100, **more: Any) -> Scenario:
     return Scenario(name=name, group=name.partition("/")[0], load=Load.ECHO, connections=connections, **more)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from benchmarks.results import GENERATOR, OTHERS, Measurement
 
@@ -63,9 +64,31 @@ def summarize(measurements: Sequence[Measurement]) -> Row:
     return Row(figures, len(counted), failures[-1] if failures else None, not undisturbed)
 
 
-def ratios(base: Sequence[Measurement], head: Sequence[Measurement], figure: str) -> Spread | None:
+class Verdict(StrEnum):
+    SLOWER = "slower"
+    FASTER = "faster"
+    NO_DIFFERENCE = "no difference"
+    TOO_FEW = "too few rounds"
+
+
+FEWEST_ROUNDS = 5
+SURE = 0.8  # share of the rounds that must agree; 12 of 15 do so by chance once in 28 times
+SMALLEST = 0.01  # what is less is not worth a word
+
+
+def verdict_of(ratios: Sequence[float]) -> Verdict:
+    """Of head over base, whatever the distribution of noise."""
+    if len(ratios) < FEWEST_ROUNDS:
+        return Verdict.TOO_FEW
+    change = statistics.median(ratios) - 1
+    agree = sum((ratio > 1) == (change > 0) for ratio in ratios)
+    if abs(change) < SMALLEST or agree < SURE * len(ratios):
+        return Verdict.NO_DIFFERENCE
+    return Verdict.SLOWER if change > 0 else Verdict.FASTER
+
+
+def ratios(base: Sequence[Measurement], head: Sequence[Measurement], figure: str) -> list[float]:
     """Head over base, round by round: both were measured within seconds, so what drifts over a run cancels out."""
     of_base = {each.round: each.figures[figure] for each in base if each.figures.get(figure) and not is_disturbed(each)}
     of_head = {each.round: each.figures[figure] for each in head if figure in each.figures and not is_disturbed(each)}
-    pairs = [of_head[number] / of_base[number] for number in of_head if number in of_base]
-    return spread(pairs) if pairs else None
+    return [of_head[number] / of_base[number] for number in of_head if number in of_base]
