@@ -90,11 +90,15 @@ cdef class Ring(SendBatch):
             if taken > 0:
                 untaken -= taken
                 unfinished += taken
-            elif untaken and (taken == 0 or errno != system.EINTR):
+            elif taken < 0 and errno == system.EINTR:
+                continue
+            elif untaken:
                 # No memory for it, say.  What the kernel has not taken it must not find later.
                 self.next_tail -= untaken
                 linux.__atomic_store_n(self.submission_tail, self.next_tail, linux.__ATOMIC_RELEASE)
                 untaken = 0
+            elif taken < 0:
+                return                          # nor can it be waited for
             unfinished -= self._collect()
 
     cdef int _collect(self) noexcept:
