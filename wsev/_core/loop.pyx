@@ -27,7 +27,7 @@ cdef enum:
     FINEST_TICK = 5         # milliseconds; below it the ticks themselves would be a load
     SMALLEST_READ = 4096    # bytes; what read_buffer_size may be at least
     LOG_INTERVAL = 1000     # milliseconds between two log records of one limit
-    FEWEST_TOGETHER = 4     # sends; for fewer, system calls of their own are cheaper
+    FEWEST_TOGETHER = 4     # sends; with as many it is about even, with fewer system calls of their own are cheaper
     KEPT_PLACES = 1024      # of a flush queue, 8 KiB; more of them are given back
 
 cdef str ATTRIBUTE = "_wsev_loop_state"
