@@ -90,7 +90,7 @@ def test_a_malformed_value_is_none(value: str) -> None:
 def test_junk_of_200_kb_takes_linear_time(value: str) -> None:
     begin = time.process_time()
     parse_extensions(value)
-    assert time.process_time() - begin < 2.0  # quadratic: minutes
+    assert time.process_time() - begin < 10.0  # quadratic: minutes; sanitizers: some seconds
 
 
 @given(st.text(alphabet='ab;=," \t\\', max_size=30))
