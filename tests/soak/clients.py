@@ -14,6 +14,7 @@ import socket
 import ssl
 import struct
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
@@ -32,15 +33,22 @@ Steps = Iterator[None]
 Way = Callable[[socket.socket], Steps]
 
 
-def frame(opcode: int, payload: bytes = b"", *, fin: bool = True) -> bytes:
+def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv1: bool = False) -> bytes:
     """A frame whose masking key is zero."""
     size = len(payload)
-    head = bytes([(0x80 if fin else 0) | opcode])
+    head = bytes([(0x80 if fin else 0) | (0x40 if rsv1 else 0) | opcode])
     if size < 126:
         return head + bytes([0x80 | size, 0, 0, 0, 0]) + payload
     if size < 65536:
         return head + struct.pack("!BH", 0xFE, size) + bytes(4) + payload
     return head + struct.pack("!BQ", 0xFF, size) + bytes(4) + payload
+
+
+def deflated(data: bytes) -> bytes:
+    """A compressed message (RFC 7692)."""
+    deflater = zlib.compressobj(6, zlib.DEFLATED, -15)
+    payload = deflater.compress(data) + deflater.flush(zlib.Z_SYNC_FLUSH)
+    return frame(BINARY, payload.removesuffix(b"\x00\x00\xff\xff"), rsv1=True)
 
 
 def read_to_end(sock: socket.socket) -> None:
@@ -54,8 +62,8 @@ def reset(sock: socket.socket) -> None:
     sock.close()
 
 
-def upgrade(sock: socket.socket, path: bytes = b"/") -> None:
-    sock.sendall(REQUEST % (path, b""))
+def upgrade(sock: socket.socket, path: bytes = b"/", fields: bytes = b"") -> None:
+    sock.sendall(REQUEST % (path, fields))
     received = b""
     while b"\r\n\r\n" not in received:
         byte = sock.recv(1)
@@ -65,11 +73,11 @@ def upgrade(sock: socket.socket, path: bytes = b"/") -> None:
     assert b" 101 " in received, received
 
 
-def says(data: bytes, *, path: bytes = b"/") -> Way:
+def says(data: bytes, *, path: bytes = b"/", fields: bytes = b"") -> Way:
     """Sends this, and reads whatever comes, up to the end: the server's, which this leads to."""
 
     def steps(sock: socket.socket) -> Steps:
-        upgrade(sock, path)
+        upgrade(sock, path, fields)
         sock.sendall(data)
         yield
         read_to_end(sock)
@@ -129,6 +137,8 @@ def answers_close(sock: socket.socket) -> Steps:
 HALF = frame(BINARY, bytes(50_000))[:20_000]
 FRAGMENTS = frame(TEXT, b"a" * 100, fin=False) + frame(PING, b"between") + frame(CONTINUATION, b"b" * 9000, fin=False)
 NORMAL = frame(CLOSE, b"\x03\xe8bye")
+DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
+NO_CONTEXT = DEFLATE.replace(b"\r", b"; server_no_context_takeover; client_no_context_takeover\r")
 
 WAYS: dict[str, Way] = {
     # Cleanly
@@ -141,6 +151,8 @@ WAYS: dict[str, Way] = {
         frame(TEXT, b"\xc3", fin=False) + frame(CONTINUATION, b"\xa9") + NORMAL
     ),
     "topics": says(frame(TEXT, b"publish") + NORMAL),
+    "compressed": says(deflated(b"small" * 100) * 3 + NORMAL, fields=DEFLATE),
+    "compressed without contexts": says(deflated(b"small" * 100) * 3 + NORMAL, fields=NO_CONTEXT),
     # The peer goes away
     "reset": leaves(b"", reset),
     "reset in a message": leaves(HALF, reset),
@@ -156,6 +168,8 @@ WAYS: dict[str, Way] = {
     "no UTF-8 in a fragment": says(FRAGMENTS + frame(CONTINUATION, b"\xed\xa0")),
     "too big": says(frame(BINARY, bytes(MAX_MESSAGE_SIZE + 1))[:5000]),
     "a wrong opcode, and much behind it": says(b"\x83\x80" + bytes(50_000)),
+    "a stream that is broken": says(deflated(b"good" * 100) + frame(BINARY, b"\xff" * 50, rsv1=True), fields=DEFLATE),
+    "a bomb": says(deflated(bytes(50 * MAX_MESSAGE_SIZE)), fields=NO_CONTEXT),
     "a wrong close code": says(frame(CLOSE, b"\x03\xed")),
     # The peer is slow
     "half a message": says(HALF[:1000]),

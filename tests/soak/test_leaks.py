@@ -144,6 +144,7 @@ def _server(codes: set[int | None]) -> Server[Any]:
         max_message_size=MAX_MESSAGE_SIZE,
         max_buffered_amount=131_072,
         max_queue=8,
+        compression="dedicated",
     )
     for path in ("/", "/raise", "/abort"):
         route = server.route(path)
