@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -23,18 +24,20 @@ HERE = Path(__file__).parent
 C = HERE.parents[1] / "wsev" / "_core" / "c"
 BUILD = HERE.parents[1] / "build" / "fuzz"
 CORPUS = HERE / "corpus"
-C_TARGETS = ("mask", "utf8")
+# Of each the environment; what stands before the first dash names the source.
+C_TARGETS: dict[str, dict[str, str]] = {"mask": {}, "mask-baseline": {"BASELINE": "1"}, "utf8": {}}
 
 
 def fuzz_c(name: str, inputs: int, seconds: float) -> bool:
     """Run one of the C targets; False for a finding."""
     clang = shutil.which("clang")
     if clang is None:
-        print(f"{name:8} not run: no clang (Debian and Ubuntu: apt install clang)", flush=True)
+        print(f"{name:13} not run: no clang (Debian and Ubuntu: apt install clang)", flush=True)
         return True
     (BUILD / name).mkdir(parents=True, exist_ok=True)
-    program = BUILD / f"fuzz_{name}"
-    sources = [str(HERE / f"{name}.c"), str(C / f"{name}.c")]
+    source = name.partition("-")[0]
+    program = program_of(name)
+    sources = [str(HERE / f"{source}.c"), str(C / f"{source}.c")]
     flags = [
         "-O1",
         "-g",
@@ -45,25 +48,24 @@ def fuzz_c(name: str, inputs: int, seconds: float) -> bool:
         "-fno-sanitize-recover",
     ]
     subprocess.run([clang, *flags, f"-I{C}", *sources, "-o", str(program)], check=True)
-    command = [
-        str(program),
-        f"-runs={inputs}",
-        f"-max_total_time={int(seconds)}",
-        "-max_len=4096",
-        "-print_final_stats=1",
-    ]
-    command += [
-        f"-artifact_prefix={BUILD}/{name}-",
-        str(BUILD / name),
-        *([str(path)] if (path := CORPUS / name).is_dir() else []),
-    ]
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    command = [str(program), f"-runs={inputs}", f"-max_total_time={int(seconds)}", "-max_len=4096"]
+    command += ["-print_final_stats=1", f"-artifact_prefix={BUILD}/{name}-", str(BUILD / name)]
+    began = time.monotonic()
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False, env=os.environ | C_TARGETS[name])
     if done.returncode:
         print(done.stderr)
         return False
-    count = next(line.split()[-1] for line in done.stderr.splitlines() if "number_of_executed_units" in line)
-    print(f"{name:8} {int(count):>11,} inputs, no finding", flush=True)
+    count = int(next(line.split()[-1] for line in done.stderr.splitlines() if "number_of_executed_units" in line))
+    print(told(name, count, began), flush=True)
     return True
+
+
+def program_of(name: str) -> Path:
+    return BUILD / f"fuzz_{name}"
+
+
+def told(name: str, count: int, began: float) -> str:
+    return f"{name:13} {count:>11,} inputs, {count / (time.monotonic() - began):>7,.0f} a second, no finding"
 
 
 def fuzz(name: str, target: Target, inputs: int, seconds: float, seed: int) -> bool:
@@ -81,8 +83,8 @@ def fuzz(name: str, target: Target, inputs: int, seconds: float, seed: int) -> b
             count += 1
         if time.monotonic() - shown > 1 and sys.stdout.isatty():
             shown = time.monotonic()
-            print(f"\r{name:8} {count:>11,} inputs, {count / (shown - began):,.0f} a second", end="", flush=True)
-    print(f"\r{name:8} {count:>11,} inputs, no finding; seed {seed}", flush=True)
+            print(f"\r{name:13} {count:>11,} inputs, {count / (shown - began):>7,.0f} a second", end="", flush=True)
+    print(f"\r{told(name, count, began)}; seed {seed}", flush=True)
     return True
 
 
@@ -109,7 +111,9 @@ def main() -> int:
     parser.add_argument("--replay", type=Path, help="only this input, of the target that its name begins with")
     arguments = parser.parse_args()
     if arguments.replay is not None:
-        name = arguments.replay.name.partition("-")[0]
+        name = next(name for name in sorted(names, reverse=True) if arguments.replay.name.startswith(f"{name}-"))
+        if name in C_TARGETS:
+            return subprocess.run([program_of(name), arguments.replay], env=os.environ | C_TARGETS[name]).returncode
         return 0 if holds(name, TARGETS[name], arguments.replay.read_bytes()) else 1
     if unknown := set(arguments.targets) - set(names):
         parser.error(f"{', '.join(sorted(unknown))}: the targets are {', '.join(names)}")

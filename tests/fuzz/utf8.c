@@ -26,15 +26,15 @@ code_point(const uint8_t *data, size_t size)
     return (size_t)length <= size ? length : -1;
 }
 
-/* The input: where it is cut (two bytes), then the text. */
+/* The input: where it is cut (two times two bytes), then the text. */
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    if (size < 2)
+    if (size < 4)
         return 0;
-    size_t cuts[2] = {data[0], data[1]};
-    data += 2;
-    size -= 2;
+    size_t cuts[2] = {(size_t)data[0] << 8 | data[1], (size_t)data[2] << 8 | data[3]};
+    data += 4;
+    size -= 4;
 
     size_t at = 0;
     int length = 1;
@@ -47,8 +47,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int fed = 1;
     size_t begin = 0;
     for (int i = 0; i < 3 && fed; i++) {
-        size_t end = i < 2 && begin + cuts[i] < size ? begin + cuts[i] : size;
-        uint8_t *piece = malloc(end - begin + 1); /* exactly so many, but malloc(0) may be NULL */
+        size_t end = i < 2 && size > 0 ? begin + cuts[i] % (size - begin + 1) : size;
+        uint8_t *piece = malloc(end > begin ? end - begin : 1); /* exactly so many: a byte too many is a report */
         memcpy(piece, data + begin, end - begin);
         fed = utf8_feed(&state, piece, end - begin);
         free(piece);
