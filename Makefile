@@ -14,7 +14,7 @@ TOOLS := $(VENV)/.tools
 CORE := $(VENV)/.core
 READY := $(VENV)/.ready
 
-.PHONY: help build chat test lint format autobahn sanitize soak annotate docs clean bench bench-compare fuzz
+.PHONY: help build chat test lint format autobahn sanitize soak annotate docs clean bench bench-compare fuzz hostile
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo "make format     what lint would complain about, where a tool can mend it"
 	@echo "make autobahn   the Autobahn testsuite, all of it, and its table; installs it first (needs a Python 2.7)"
 	@echo "make sanitize   the tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make hostile    what attacks come to, and what they cost the server and others: a table"
 	@echo "make fuzz       random bytes against other parsers, and the C parts under libFuzzer (clang); a minute each"
 	@echo "make soak       memory after very many connections: 20,000 a test, or as many as WSEV_SOAK says"
 	@echo "make annotate   Cython's HTML: what of the core is still Python"
@@ -75,6 +76,10 @@ sanitize: build
 	    --numprocesses=auto --maxprocesses=8 --dist=loadfile \
 	    -m 'not autobahn and not browser and not soak' $(ARGS); \
 	status=$$?; ! cat $(REPORT).* 2>/dev/null && exit $$status
+
+# As in: make hostile ARGS=bombs
+hostile: build
+	$(BIN)/python -m tests.hostile $(ARGS)
 
 # As in: make fuzz ARGS='frames --seconds 600'
 fuzz: build
