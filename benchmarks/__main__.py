@@ -28,13 +28,17 @@ def main() -> int:
     try:
         chosen = scenarios.choose(args.scenarios.split(","))
         network.enter()
-        has_tls = build()
+        has_libraries = build()
     except (ValueError, BuildError) as error:
         print(error, file=sys.stderr)
         return 2
-    if not has_tls and any(scenario.is_tls for scenario in chosen):
-        print("without TLS scenarios: OpenSSL's headers (Debian: libssl-dev) or trustme are missing")
-        chosen = [scenario for scenario in chosen if not scenario.is_tls]
+    more = [scenario for scenario in chosen if scenario.is_tls or scenario.is_compressed]
+    if more and not has_libraries:
+        print(
+            "without TLS and compression: the headers of OpenSSL or zlib (Debian: libssl-dev, zlib1g-dev) or trustme "
+            "are missing"
+        )
+        chosen = [scenario for scenario in chosen if scenario not in more]
     return _compare(args, chosen) if args.command == "compare" else _run(args, chosen)
 
 

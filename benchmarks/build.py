@@ -17,7 +17,7 @@ GENERATOR = BUILD / "loadgen"
 BARE = BUILD / "bare"
 
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-Wall", "-Wextra", "-Wshadow")
-WITH_TLS = ("-DWITH_TLS", "-lssl", "-lcrypto")
+WITH_LIBRARIES = ("-DWITH_LIBRARIES", "-lssl", "-lcrypto", "-lz")
 
 
 class BuildError(Exception):
@@ -25,18 +25,18 @@ class BuildError(Exception):
 
 
 def build() -> bool:
-    """Build what is missing or old; whether the load generator speaks TLS.
+    """Build what is missing or old; whether the load generator speaks TLS, and compresses.
 
     Raises:
         BuildError: there is no gcc, or it found an error.
     """
     BUILD.mkdir(parents=True, exist_ok=True)
     _compile(HERE / "servers" / "bare", BARE)
-    without = BUILD / "loadgen-without-tls"
+    without = BUILD / "loadgen-without-libraries"
     try:
-        _compile(HERE / "loadgen", GENERATOR, WITH_TLS)
+        _compile(HERE / "loadgen", GENERATOR, WITH_LIBRARIES)
     except BuildError:
-        # OpenSSL's headers are missing, or something else is: then this fails, too.
+        # OpenSSL's or zlib's headers are missing, or something else is: then this fails, too.
         _compile(HERE / "loadgen", without)
         GENERATOR.unlink(missing_ok=True)
         GENERATOR.symlink_to(without.name)

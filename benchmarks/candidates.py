@@ -26,6 +26,10 @@ class Candidate:
     """Words in which {port} and {mode} are filled in."""
     tls: tuple[str, ...] | None = None
     """Further words for TLS; None: it has none."""
+    compressed: tuple[str, ...] | None = None
+    """Further words for permessage-deflate; None: it has none."""
+    plain: bool = True
+    """Whether it is of interest without."""
     loads: frozenset[Load] = ALL
     fanout: str = "broadcast"
     """The mode in which it is started for a fan-out."""
@@ -34,11 +38,14 @@ class Candidate:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def takes_part(self, scenario: Scenario) -> bool:
-        return scenario.load in self.loads and (self.tls is not None or not scenario.is_tls)
+        if scenario.load not in self.loads or (scenario.is_tls and self.tls is None):
+            return False
+        return self.compressed is not None if scenario.is_compressed else self.plain
 
     def command_for(self, scenario: Scenario, port: int) -> list[str]:
         mode = self.fanout if scenario.load is Load.FANOUT else "echo"
         words = self.command + (self.tls or () if scenario.is_tls else ())
+        words += self.compressed or () if scenario.is_compressed else ()
         return [word.format(port=port, mode=mode) for word in words]
 
     @property
@@ -72,7 +79,20 @@ CANDIDATES = [
         title="C on epoll (the limit)",
         command=(str(BUILD / "bare"), "--port", "{port}", "--mode", "{mode}"),
     ),
-    Candidate(name="wsev", title="wsev", command=_program("wsev_server"), tls=_OUR_TLS),
+    Candidate(
+        name="wsev",
+        title="wsev",
+        command=_program("wsev_server"),
+        tls=_OUR_TLS,
+        compressed=("--compression", "shared"),
+    ),
+    Candidate(
+        name="wsev-dedicated",
+        title="wsev, dedicated contexts",
+        command=_program("wsev_server"),
+        compressed=("--compression", "dedicated"),
+        plain=False,
+    ),
     Candidate(
         name="wsev-async",
         title="wsev, `async def`",
@@ -92,10 +112,19 @@ CANDIDATES = [
         title="socketify (uWebSockets)",
         command=_program("socketify_server"),
         tls=_OUR_TLS,
+        compressed=("--compression", "SHARED_COMPRESSOR"),
         fanout="publish",
         package="socketify",
     ),
     Candidate(name="picows", title="picows", command=_program("picows_server"), tls=_OUR_TLS, package="picows"),
+    Candidate(
+        name="picows-websockets",
+        title="picows.websockets",
+        command=_program("picows_websockets_server"),
+        loads=frozenset({Load.ECHO, Load.MEMORY}),
+        compressed=("--compression", "deflate"),
+        plain=False,
+    ),
     Candidate(
         name="granian",
         title="granian (RSGI)",
@@ -103,12 +132,20 @@ CANDIDATES = [
         tls=("--ssl-certificate", str(CERTIFICATE), "--ssl-keyfile", str(CERTIFICATE)),
         package="granian",
     ),
-    Candidate(name="aiohttp", title="aiohttp", command=_program("aiohttp_server"), tls=_OUR_TLS, package="aiohttp"),
+    Candidate(
+        name="aiohttp",
+        title="aiohttp",
+        command=_program("aiohttp_server"),
+        tls=_OUR_TLS,
+        compressed=("--compression", "deflate"),
+        package="aiohttp",
+    ),
     Candidate(
         name="websockets",
         title="websockets",
         command=_program("websockets_server"),
         tls=_OUR_TLS,
+        compressed=("--compression", "deflate"),
         package="websockets",
     ),
     Candidate(
@@ -116,6 +153,7 @@ CANDIDATES = [
         title="uvicorn (ASGI)",
         command=_UVICORN,
         tls=("--ssl-certfile", str(CERTIFICATE), "--ssl-keyfile", str(CERTIFICATE)),
+        compressed=("--ws-per-message-deflate", "true"),
         package="uvicorn",
     ),
 ]

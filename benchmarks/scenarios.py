@@ -39,6 +39,8 @@ class Scenario:
     """Bytes of a message."""
     is_text: bool = False
     is_tls: bool = False
+    is_compressed: bool = False
+    """permessage-deflate, both ways; payloads are JSON then."""
 
     @property
     def title(self) -> str:
@@ -49,8 +51,8 @@ class Scenario:
     def arguments(self) -> list[str]:
         """Of the load generator."""
         words = [self.load, "--connections", self.connections, "--idle", self.idle, "--depth", self.depth]
-        flags = [flag for flag, is_set in (("--text", self.is_text), ("--tls", self.is_tls)) if is_set]
-        return [str(word) for word in (*words, "--size", self.size, *flags)]
+        flags = {"--text": self.is_text, "--tls": self.is_tls, "--compressed": self.is_compressed}
+        return [str(word) for word in (*words, "--size", self.size, *(flag for flag in flags if flags[flag]))]
 
 
 GROUPS = {
@@ -59,10 +61,12 @@ GROUPS = {
     "size": "Echo, one in flight on each connection, by the size of a message (and the number of connections)",
     "text": "Echo of text (ASCII) instead of binary messages, on 100 connections",
     "tls": "Echo over TLS 1.3, on 100 connections",
+    "compressed": "Echo of JSON with permessage-deflate, one in flight on each of 100 connections",
     "idle": "Echo of 64 bytes on 100 connections, beside idle ones",
     "fanout": "One sends, 1,000 receive; a message counted is one that one connection received",
     "handshakes": "Connect, opening handshake, one echo, closing handshake, end of TCP; 64 at the same time",
     "memory": "10,000 connections held: bytes of the server's private memory for each",
+    "memory-compressed": "The same, with messages of 1 KiB under permessage-deflate",
 }
 
 
@@ -90,12 +94,23 @@ SCENARIOS = [
     _echo("tls/64", is_tls=True),
     _echo("tls/64x16", is_tls=True, depth=16),
     _echo("tls/16KiB", is_tls=True, size=16 * KIB),
+    _echo("compressed/1KiB", is_text=True, is_compressed=True, size=KIB),
+    _echo("compressed/16KiB", is_text=True, is_compressed=True, size=16 * KIB),
     _echo("idle/9900", idle=9_900),
     Scenario(name="fanout/x1", group="fanout", load=Load.FANOUT, connections=1000),
     Scenario(name="fanout/x8", group="fanout", load=Load.FANOUT, connections=1000, depth=8),
     Scenario(name="handshakes/plain", group="handshakes", load=Load.HANDSHAKES, connections=64),
     Scenario(name="handshakes/tls", group="handshakes", load=Load.HANDSHAKES, connections=64, is_tls=True),
     Scenario(name="memory", group="memory", load=Load.MEMORY, connections=10_000),
+    Scenario(
+        name="memory-compressed",
+        group="memory-compressed",
+        load=Load.MEMORY,
+        connections=10_000,
+        size=KIB,
+        is_text=True,
+        is_compressed=True,
+    ),
 ]
 
 # What tells the most in a minute or two.

@@ -21,12 +21,14 @@
 /* The example of RFC 6455 section 1.3. */
 #define KEY "dGhlIHNhbXBsZSBub25jZQ=="
 #define ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+/* What browsers offer. */
+#define OFFER "permessage-deflate; client_max_window_bits"
 
 const load_mode *mode;
 
 static int epoll;
 static uint8_t read_buffer[READ_SIZE];
-static char request[256];
+static char request[320];
 static size_t request_size;
 
 void connections_prepare(void)
@@ -35,7 +37,18 @@ void connections_prepare(void)
     if (epoll < 0) die("epoll_create1: %s", strerror(errno));
     request_size = (size_t)snprintf(request, sizeof request,
                                     "GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                                    "Sec-WebSocket-Key: " KEY "\r\nSec-WebSocket-Version: 13\r\n\r\n", options.port);
+                                    "Sec-WebSocket-Key: " KEY "\r\nSec-WebSocket-Version: 13\r\n%s\r\n", options.port,
+                                    options.is_compressed ? "Sec-WebSocket-Extensions: " OFFER "\r\n" : "");
+}
+
+/* What belongs to what has been received. */
+static void forget(connection_t *connection)
+{
+    free(connection->answer);
+    connection->answer = NULL;
+    free(connection->receiving.compressed);
+    inflater_free(connection->receiving.inflater);
+    memset(&connection->receiving, 0, sizeof connection->receiving);
 }
 
 void connection_fail(connection_t *connection, const char *why)
@@ -50,8 +63,7 @@ void connection_fail(connection_t *connection, const char *why)
         load.lost++;
     }
     stream_close(&connection->stream);
-    free(connection->answer);
-    connection->answer = NULL;
+    forget(connection);
     connection->state = FAILED;
 }
 
@@ -68,7 +80,6 @@ void connection_open(connection_t *connection)
 {
     errno = 0;
     connection->state = CONNECTING;
-    memset(&connection->receiving, 0, sizeof connection->receiving);
     connection->received = 0;
     connection->unsent_size = 0;
     connection->answer_size = 0;
@@ -130,8 +141,9 @@ static const char *judge(const char *answer)
     const char *accept = field(answer, "\r\nsec-websocket-accept:");
     if (strncmp(answer, "HTTP/1.1 101", 12)) return "the answer is not 101";
     if (!accept || strncmp(accept, ACCEPT, sizeof ACCEPT - 1)) return "Sec-WebSocket-Accept is missing or wrong";
-    if (field(answer, "\r\nsec-websocket-extensions:")) return "an extension that was not offered";
-    return NULL;
+    const char *extension = field(answer, "\r\nsec-websocket-extensions:");
+    if (!options.is_compressed) return extension ? "an extension that was not offered" : NULL;
+    return extension && !strncmp(extension, "permessage-deflate", 18) ? NULL : "compression is refused";
 }
 
 /* Take in the answer to the handshake; how many of the bytes belong to it, all if it goes on. */
@@ -156,6 +168,7 @@ static size_t upgrade(connection_t *connection, const uint8_t *data, size_t size
         connection_fail(connection, wrong);
         return size;
     }
+    connection->receiving.keeps_context = !strstr(connection->answer, "server_no_context_takeover");
     free(connection->answer);
     connection->answer = NULL;
     connection->state = OPEN;
@@ -201,6 +214,7 @@ static void end(connection_t *connection, const char *why)
         return;
     }
     stream_close(&connection->stream);
+    forget(connection);
     connection->state = UNUSED;
     mode->ended(connection, now_nanoseconds());
 }

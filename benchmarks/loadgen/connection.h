@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "deflate.h"
 #include "frames.h"
 #include "stream.h"
 
@@ -31,7 +32,11 @@ typedef struct {
     uint8_t control_size;
     uint8_t control[125];
     uint64_t left;       /* bytes of the frame's payload */
-    uint64_t offset;     /* bytes of the message that were here before */
+    uint64_t offset;     /* bytes of the message that were here before, as they came */
+    bool is_compressed;  /* the message */
+    bool keeps_context;  /* the server's compressor has one, so ours must */
+    inflater_t *inflater; /* made for the first such message, as is the place where it is collected */
+    uint8_t *compressed;
 } receiving_t;
 
 typedef struct connection {
@@ -43,6 +48,7 @@ typedef struct connection {
     uint32_t answer_size;
     uint32_t received;     /* messages: of echo since the burst was sent, of broadcast in all */
     uint8_t *frames;       /* `depth` of them; NULL if this one carries no load */
+    size_t frames_size;    /* bytes of them */
     uint64_t *tags;        /* of these frames */
     const uint8_t *unsent; /* what the kernel did not take */
     size_t unsent_size;

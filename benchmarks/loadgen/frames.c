@@ -1,17 +1,20 @@
 #include "frames.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "deflate.h"
 #include "options.h"
 
 static uint8_t *pattern;
-static size_t header_size;
+static uint8_t *message; /* while it is being compressed */
 
-static size_t write_header(uint8_t *p, int opcode, uint64_t size, const uint8_t key[4])
+/* `kind` is an opcode, and RSV1 if need be. */
+static size_t write_header(uint8_t *p, int kind, uint64_t size, const uint8_t key[4])
 {
     size_t used = 2;
-    p[0] = (uint8_t)(0x80 | opcode);
+    p[0] = (uint8_t)(0x80 | kind);
     if (size < 126) {
         p[1] = (uint8_t)(0x80 | size);
     } else {
@@ -23,16 +26,45 @@ static size_t write_header(uint8_t *p, int opcode, uint64_t size, const uint8_t 
     return used + 4;
 }
 
-void frames_prepare(void)
+static void write_letters(void)
 {
-    uint8_t header[MAX_HEADER], key[4] = { 0 };
-    header_size = write_header(header, BINARY, options.size, key);
-    pattern = malloc(options.size + 1);
-    if (!pattern) die("out of memory");
     for (size_t i = 0; i < options.size; i++) pattern[i] = (uint8_t)('a' + (i * 7 + i / 26) % 26);
 }
 
-size_t frame_size(void) { return header_size + options.size; }
+/* Records with the same names and other values, as a feed of prices has them. */
+static void write_json(void)
+{
+    unsigned random = 1;
+    for (size_t at = 0; at < options.size;) {
+        char record[128];
+        unsigned value[4];
+        for (int i = 0; i < 4; i++) {
+            random = random * 1664525u + 1013904223u;
+            value[i] = random >> 16;
+        }
+        int size = snprintf(record, sizeof record,
+                            "{\"symbol\":\"%c%c%c\",\"bid\":%u.%02u,\"ask\":%u.%02u,\"volume\":%u,\"at\":17000%05u},",
+                            'A' + value[0] % 26, 'A' + value[1] % 26, 'A' + value[2] % 26, value[0] % 900, value[1] % 100,
+                            value[0] % 900, value[2] % 100, value[3] * 10, value[1]);
+        size_t part = options.size - at < (size_t)size ? options.size - at : (size_t)size;
+        memcpy(pattern + at, record, part);
+        at += part;
+    }
+}
+
+void frames_prepare(void)
+{
+    pattern = malloc(options.size + 1);
+    message = malloc(options.size + 1);
+    if (!pattern || !message) die("out of memory");
+    if (options.is_compressed) write_json();
+    else write_letters();
+}
+
+size_t frame_capacity(void)
+{
+    return MAX_HEADER + (options.is_compressed ? deflate_bound(options.size) : options.size);
+}
 
 uint64_t make_tag(unsigned high, unsigned low)
 {
@@ -47,15 +79,28 @@ uint64_t make_tag(unsigned high, unsigned low)
     return tag;
 }
 
-void write_message(uint8_t *frame, uint64_t tag)
+size_t write_message(uint8_t *frame, uint64_t tag)
 {
+    int opcode = options.is_text ? TEXT : BINARY;
     /* Any key will do, so long as it is not zero, which could be skipped. */
     uint32_t seed = (uint32_t)(tag ^ tag >> 32) * 2654435761u;
     uint8_t key[4] = { (uint8_t)(seed | 1), (uint8_t)(seed >> 8 | 2), (uint8_t)(seed >> 16 | 4), (uint8_t)(seed >> 24 | 8) };
-    uint8_t *payload = frame + write_header(frame, options.is_text ? TEXT : BINARY, options.size, key);
-    memcpy(payload, pattern, options.size);
-    memcpy(payload, &tag, options.size < TAG_SIZE ? options.size : TAG_SIZE);
-    for (size_t i = 0; i < options.size; i++) payload[i] ^= key[i & 3];
+    memcpy(message, pattern, options.size);
+    memcpy(message, &tag, options.size < TAG_SIZE ? options.size : TAG_SIZE);
+    size_t size = options.size, header;
+    if (options.is_compressed) {
+        uint8_t *compressed = malloc(deflate_bound(size));
+        if (!compressed) die("out of memory");
+        size = deflate_message(message, size, compressed);
+        header = write_header(frame, opcode | RSV1, size, key);
+        memcpy(frame + header, compressed, size);
+        free(compressed);
+    } else {
+        header = write_header(frame, opcode, size, key);
+        memcpy(frame + header, message, size);
+    }
+    for (size_t i = 0; i < size; i++) frame[header + i] ^= key[i & 3];
+    return header + size;
 }
 
 size_t write_control(uint8_t *frame, int opcode, const uint8_t *payload, size_t size)

@@ -21,7 +21,7 @@ static void send_one(connection_t *connection)
 {
     connection->received = 0;
     under_way++;
-    connection_send(connection, connection->frames, frame_size());
+    connection_send(connection, connection->frames, connection->frames_size);
 }
 
 static void nothing_to_begin(void) {}

@@ -27,12 +27,12 @@ void load_prepare(void)
         connection->id = i;
         connection->stream.fd = -1;
         if (i >= options.connections) continue;
-        connection->frames = malloc((size_t)options.depth * frame_size());
+        connection->frames = malloc((size_t)options.depth * frame_capacity());
         connection->tags = calloc((size_t)options.depth, sizeof *connection->tags);
         if (!connection->frames || !connection->tags) die("out of memory");
         for (int k = 0; k < options.depth; k++) {
             connection->tags[k] = make_tag((unsigned)i, (unsigned)k);
-            write_message(connection->frames + (size_t)k * frame_size(), connection->tags[k]);
+            connection->frames_size += write_message(connection->frames + connection->frames_size, connection->tags[k]);
         }
     }
 }

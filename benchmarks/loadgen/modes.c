@@ -24,7 +24,7 @@ static void send_burst(connection_t *connection, uint64_t now)
 {
     connection->received = 0;
     connection->since = now;
-    connection_send(connection, connection->frames, (size_t)options.depth * frame_size());
+    connection_send(connection, connection->frames, connection->frames_size);
 }
 
 static void echo_begin(void)
@@ -68,11 +68,11 @@ static void publish(void)
     connection_t *sender = &load.connections[0];
     size_t place = sent % (uint64_t)options.depth;
     published[place] = (published_t){ make_tag((unsigned)(sent >> 16), (unsigned)sent), now_nanoseconds(), 0 };
-    uint8_t *frame = sender->frames + place * frame_size();
-    write_message(frame, published[place].tag);
+    uint8_t *frame = sender->frames + place * frame_capacity();
+    size_t size = write_message(frame, published[place].tag);
     sent++;
     if (sender->unsent_size) connection_fail(sender, "the server does not read what is to be broadcast");
-    else connection_send(sender, frame, frame_size());
+    else connection_send(sender, frame, size);
 }
 
 static void broadcast_begin(void)

@@ -17,7 +17,7 @@ static const char USAGE[] =
     "  churn      connect, opening handshake, one echo, closing handshake, end of TCP, and again\n"
     "  hold       open, and obey stdin: 'begin' echoes on all connections, 'end' stops that; end of file ends all\n"
     "  --connections N  --idle N  --depth N  --size BYTES  --seconds S  --warmup S\n"
-    "  --text  --tls  --verify  --cpu CPU  --server-pid PID (repeatable)\n"
+    "  --text  --tls  --compressed  --verify  --cpu CPU  --server-pid PID (repeatable)\n"
     "Only to 127.0.0.1.  Results are JSON objects, one a line, on stdout; seconds and bytes throughout.\n";
 
 void die(const char *format, ...)
@@ -62,6 +62,7 @@ static bool read_one(const char *name, const char *value)
 {
     if (!strcmp(name, "--text")) return options.is_text = true, false;
     if (!strcmp(name, "--tls")) return options.is_tls = true, false;
+    if (!strcmp(name, "--compressed")) return options.is_compressed = true, false;
     if (!strcmp(name, "--verify")) return options.is_verifying = true, false;
     if (!strcmp(name, "--port")) options.port = (uint16_t)number(name, value, 1);
     else if (!strcmp(name, "--connections")) options.connections = (int)number(name, value, 1);

@@ -24,6 +24,7 @@ typedef struct {
     double warmup;       /* seconds of the same load before */
     bool is_text;
     bool is_tls;
+    bool is_compressed;  /* permessage-deflate is offered, and used both ways */
     bool is_verifying;   /* each byte of each answer, not only the ends of long ones */
     int cpu;             /* to be pinned to; -1: none */
     int servers;

@@ -1,6 +1,7 @@
 /* The server's frames, as RFC 6455 section 5.2 has them; every payload is compared with what was sent. */
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "connection.h"
@@ -29,13 +30,16 @@ static const char *judge(const connection_t *connection, const uint8_t *header, 
     int opcode = header[0] & 15;
     bool is_final = header[0] & 0x80;
     if (header[1] & 0x80) return "the server masks";
-    if (header[0] & 0x70) return "a reserved bit is set";
+    bool may_be_compressed = options.is_compressed && (opcode == TEXT || opcode == BINARY);
+    if (header[0] & (may_be_compressed ? 0x70 & ~RSV1 : 0x70)) return "a reserved bit is set";
     if (opcode >= CLOSE) return opcode <= PONG && length <= 125 && is_final ? NULL : "a wrong control frame";
     if (opcode > BINARY) return "an unknown opcode";
     if (opcode != CONTINUATION && receiving->offset) return "a new message within another";
     if (opcode != CONTINUATION && opcode != (options.is_text ? TEXT : BINARY)) return "text for binary, or the reverse";
     uint64_t total = receiving->offset + length;
-    if (total > options.size || (is_final && total != options.size)) return "a message of a wrong length";
+    bool is_compressed = opcode == CONTINUATION ? receiving->is_compressed : header[0] & RSV1;
+    if (is_compressed && total > deflate_bound(options.size)) return "a compressed message that is too long";
+    if (!is_compressed && (total > options.size || (is_final && total != options.size))) return "a message of a wrong length";
     if (options.mode == ECHO && connection->received >= (uint32_t)options.depth) return "a message more than was sent";
     return NULL;
 }
@@ -58,6 +62,7 @@ static bool take_header(connection_t *connection, const uint8_t **data, size_t *
     receiving->is_in_frame = true;
     receiving->is_final = receiving->header[0] & 0x80;
     receiving->opcode = receiving->header[0] & 15;
+    if (receiving->opcode == TEXT || receiving->opcode == BINARY) receiving->is_compressed = receiving->header[0] & RSV1;
     receiving->control_size = 0;
     receiving->left = length;
     receiving->header_size = 0;
@@ -81,6 +86,27 @@ static void end_control(connection_t *connection)
     }
 }
 
+static void collect(receiving_t *receiving, const uint8_t *data, size_t size)
+{
+    if (!receiving->inflater) {
+        receiving->inflater = inflater_new();
+        receiving->compressed = malloc(deflate_bound(options.size) + 4);
+        if (!receiving->compressed) die("out of memory");
+    }
+    memcpy(receiving->compressed + receiving->offset, data, size);
+}
+
+/* Whether a whole compressed message is what it must be. */
+static bool is_right(receiving_t *receiving, uint64_t tag)
+{
+    static uint8_t *message;
+    if (!message) message = malloc(options.size + 1);
+    if (!message) die("out of memory");
+    if (!receiving->keeps_context) inflater_reset(receiving->inflater);
+    ptrdiff_t size = inflate_message(receiving->inflater, receiving->compressed, receiving->offset, message, options.size + 1);
+    return size == (ptrdiff_t)options.size && is_expected(tag, 0, message, options.size);
+}
+
 void receive(connection_t *connection, const uint8_t *data, size_t size, uint64_t now)
 {
     receiving_t *receiving = &connection->receiving;
@@ -91,7 +117,8 @@ void receive(connection_t *connection, const uint8_t *data, size_t size, uint64_
             memcpy(receiving->control + receiving->control_size, data, part);
             receiving->control_size += (uint8_t)part;
         } else {
-            if (!is_expected(mode->expected(connection), receiving->offset, data, part)) {
+            if (receiving->is_compressed) collect(receiving, data, part);
+            else if (!is_expected(mode->expected(connection), receiving->offset, data, part)) {
                 connection_fail(connection, "not the payload that was sent");
                 return;
             }
@@ -103,6 +130,10 @@ void receive(connection_t *connection, const uint8_t *data, size_t size, uint64_
         if (receiving->opcode >= CLOSE) {
             end_control(connection);
         } else if (receiving->is_final) {
+            if (receiving->is_compressed && !is_right(receiving, mode->expected(connection))) {
+                connection_fail(connection, "not the message that was sent, or a broken stream");
+                return;
+            }
             receiving->offset = 0;
             mode->message(connection, now);
         }

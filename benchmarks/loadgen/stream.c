@@ -16,7 +16,7 @@
 /* Connections come from several addresses, 127.0.0.2 and on, so that ports do not run out. */
 #define SOURCES 8
 
-#ifdef WITH_TLS
+#ifdef WITH_LIBRARIES
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 

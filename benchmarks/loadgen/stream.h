@@ -1,4 +1,4 @@
-/* Bytes to and from one socket, which never blocks: plain, or TLS by OpenSSL where that was built in (-DWITH_TLS). */
+/* Bytes to and from one socket, which never blocks: plain, or TLS by OpenSSL where that was built in (-DWITH_LIBRARIES). */
 
 #ifndef LOADGEN_STREAM_H
 #define LOADGEN_STREAM_H

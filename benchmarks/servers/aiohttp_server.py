@@ -1,4 +1,4 @@
-"""aiohttp, without compression and access log."""
+"""aiohttp, without access log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ clients: set[web.WebSocketResponse] = set()
 
 
 async def echo(request: web.Request) -> web.WebSocketResponse:
-    socket = web.WebSocketResponse(compress=False, max_msg_size=MAX_MESSAGE)
+    socket = web.WebSocketResponse(compress=args.compression is not None, max_msg_size=MAX_MESSAGE)
     await socket.prepare(request)
     async for message in socket:
         if message.type is WSMsgType.TEXT:
@@ -48,4 +48,5 @@ async def main(args: Arguments) -> None:
 
 
 if __name__ == "__main__":
-    run(main(arguments("echo", "broadcast")))
+    args = arguments("echo", "broadcast")
+    run(main(args))

@@ -22,6 +22,8 @@ class Arguments:
     is_async: bool
     certificate: str | None
     """Path of a PEM file with the chain and the key; None: no TLS."""
+    compression: str | None
+    """What this server calls it; None: without."""
 
     def ssl_context(self) -> ssl.SSLContext | None:
         if self.certificate is None:
@@ -38,6 +40,7 @@ def arguments(*modes: str) -> Arguments:
     parser.add_argument("--mode", choices=modes, default=modes[0])
     parser.add_argument("--async", dest="is_async", action="store_true", help="callbacks are coroutine functions")
     parser.add_argument("--certificate")
+    parser.add_argument("--compression")
     raise_files()
     return Arguments(**vars(parser.parse_args()))
 

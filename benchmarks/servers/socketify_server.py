@@ -12,7 +12,7 @@ TOPIC = "room"
 
 
 def echo(socket: Any, message: str | bytes, opcode: Any) -> None:
-    socket.send(message, opcode)
+    socket.send(message, opcode, args.compression is not None)
 
 
 def subscribe(socket: Any) -> None:
@@ -29,7 +29,7 @@ if __name__ == "__main__":
     tls = args.certificate and AppOptions(key_file_name=args.certificate, cert_file_name=args.certificate)
     app = App(tls or None)
     behavior: dict[str, Any] = {
-        "compression": CompressOptions.DISABLED,
+        "compression": CompressOptions[args.compression or "DISABLED"],
         "max_payload_length": MAX_MESSAGE,
         "max_backpressure": 64 * 2**20,
         "idle_timeout": 960,

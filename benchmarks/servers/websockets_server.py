@@ -1,4 +1,4 @@
-"""websockets: its asyncio server, without compression, as every other server here."""
+"""websockets: its asyncio server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def main(args: Arguments) -> None:
         echo if args.mode == "echo" else to_all,
         sock=listener(args.port),
         ssl=args.ssl_context(),
-        compression=None,
+        compression=args.compression,
         max_size=MAX_MESSAGE,
         backlog=BACKLOG,
     ) as server:

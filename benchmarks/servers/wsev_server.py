@@ -5,12 +5,17 @@ Modes: echo; broadcast, by `server.broadcast`; publish, by a topic to which all 
 
 from __future__ import annotations
 
+from typing import Any
+
 import wsev
 from benchmarks.servers.program import BACKLOG, MAX_MESSAGE, arguments, listener
 
 TOPIC = "room"
 
-server: wsev.Server[None] = wsev.Server(max_message_size=MAX_MESSAGE)
+args = arguments("echo", "broadcast", "publish")
+# A commit that this one is compared with may not know it.
+more: dict[str, Any] = {"compression": args.compression} if args.compression else {}
+server: wsev.Server[None] = wsev.Server(max_message_size=MAX_MESSAGE, **more)
 
 
 def echo(conn: wsev.Connection[None], message: str | bytes) -> None:
@@ -34,7 +39,6 @@ def publish(conn: wsev.Connection[None], message: str | bytes) -> None:
 
 
 if __name__ == "__main__":
-    args = arguments("echo", "broadcast", "publish")
     if args.mode == "echo":
         server.on_message(echo_async if args.is_async else echo)
     elif args.mode == "broadcast":
