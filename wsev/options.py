@@ -346,7 +346,9 @@ class Options:
     max_connections_per_address: int | None = _count(
         None, "The most connections from one address; past it 503.  Behind a proxy everybody has one address."
     )
-    max_handshakes: int | None = _count(None, "The most opening handshakes at once; past it 503 with Retry-After.")
+    max_handshakes: int | None = _count(
+        None, "The most opening handshakes at once, TLS included; past it 503 with Retry-After."
+    )
     max_subscriptions: int | None = _count(1_000, "The most topics of one connection; past it subscribe() is False.")
     max_request_line: int | None = _size(8 * KIB, "The longest request line; past it 414.", low=64)
     max_request_size: int | None = _size(
