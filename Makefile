@@ -67,7 +67,7 @@ SANITIZED := $(CURDIR)/build/sanitize/lib
 REPORT := $(CURDIR)/build/sanitize/report
 SANITIZER_OPTIONS := log_path=$(REPORT):print_stacktrace=1:detect_leaks=0:detect_stack_use_after_return=1
 sanitize: build
-	WSEV_SANITIZE=1 $(BIN)/python setup.py -q build --parallel=2 --build-base=build/sanitize --build-lib=$(SANITIZED)
+	WSEV_SANITIZE=1 $(BIN)/python setup.py -q build --build-base=build/sanitize --build-lib=$(SANITIZED)
 	rm -f $(REPORT).*
 	WSEV_SANITIZE=1 PYTHONSAFEPATH=1 PYTHONPATH=$(SANITIZED):$(CURDIR) MYPYPATH=$(SANITIZED) PYTHONMALLOC=malloc \
 	LD_PRELOAD="$$(gcc -print-file-name=libubsan.so) $$(gcc -print-file-name=libasan.so)" \
@@ -122,12 +122,12 @@ $(TOOLS): pyproject.toml
 	touch $@
 
 $(CORE): $(TOOLS) $(SOURCES) setup.py
-	$(BIN)/python setup.py -q build_ext --inplace --parallel=2
+	$(BIN)/python setup.py -q build_ext --inplace
 	touch $@
 
-# After the core, so that this compiles nothing; what it adds is the dependencies and the import path.
+# What this adds to the core is the dependencies and the import path.
 $(READY): $(CORE) pyproject.toml
-	test $@ -nt pyproject.toml || $(BIN)/python -m pip install -q --no-build-isolation -e '.[asgi]'
+	test $@ -nt pyproject.toml || WSEV_CORE=built $(BIN)/python -m pip install -q --no-build-isolation -e '.[asgi]'
 	touch $@
 
 $(VENV)/.docs: $(TOOLS)

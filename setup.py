@@ -1,6 +1,7 @@
 """Builds the compiled core; all else about the package is in pyproject.toml.
 
 WSEV_SANITIZE=1 builds it with AddressSanitizer and UndefinedBehaviorSanitizer, WSEV_ANNOTATE=1 writes Cython's HTML.
+WSEV_CORE=built leaves out the core: an editable install would compile it all again, though it lies in place.
 """
 
 import os
@@ -33,6 +34,7 @@ if sys.platform == "linux":
 
 SANITIZE = os.environ.get("WSEV_SANITIZE") == "1"
 ANNOTATE = os.environ.get("WSEV_ANNOTATE") == "1"
+IS_BUILT = os.environ.get("WSEV_CORE") == "built"
 # Each kind of build has its own generated C: what differs between them does not show in the sources' times.
 BUILD_DIR = "build/sanitize/cython" if SANITIZE else "build/annotate/cython" if ANNOTATE else "build/cython"
 
@@ -71,11 +73,14 @@ extensions = [
 ]
 
 setup(
-    ext_modules=cythonize(
+    ext_modules=[]
+    if IS_BUILT
+    else cythonize(
         extensions,
         build_dir=BUILD_DIR,
         compiler_directives=DIRECTIVES,
         annotate=ANNOTATE,
         emit_linenums=SANITIZE,
-    )
+    ),
+    options={"build_ext": {"parallel": os.cpu_count()}},
 )

@@ -32,7 +32,7 @@ def tree_of(revision: str) -> Path:
 
 def _build(tree: Path) -> None:
     """Again only what has changed."""
-    command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace", "--parallel=2"]
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     done = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BuildError(f"{tree}: {done.stderr}")
