@@ -22,6 +22,7 @@ MODULES = {
     "output": [],
     "asyncio_output": [],
     "writer": [],
+    "eager": [],
     "dispatch": [],
     "closer": [],
     "receiver": [],

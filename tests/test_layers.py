@@ -45,6 +45,7 @@ CORE = [
     "receiver",
     "closer",
     "dispatch",
+    "eager",
     "writer",
     "acceptor",
     "transport",

@@ -45,7 +45,7 @@ class TurningLoop(ManualLoop):
         return self.call_later(when - self.now, callback, *args)
 
     def is_running(self) -> bool:
-        return False  # so that an eager task's first step waits for a turn as on Python 3.11
+        return False  # so that from 3.12 on a task is begun in a turn of its own
 
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self)

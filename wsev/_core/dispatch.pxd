@@ -22,7 +22,6 @@ cdef class Callbacks:
 cdef class Waiting:
     """Made while a callback is suspended or a task of the connection runs; freed when neither is left."""
     cdef object running         # the task that runs the suspended callback; None: none is suspended
-    cdef object unstarted       # on 3.11: what the task will await first, until it does
     cdef str name               # of that callback
     cdef object events          # deque of (Happening, argument, size): what came meanwhile
     cdef Py_ssize_t size        # bytes of the messages in it

@@ -12,19 +12,15 @@ cimport cython
 import asyncio
 import collections
 import logging
-import sys
-from asyncio import CancelledError, Task
+from asyncio import CancelledError
 from types import CoroutineType
 
+from wsev._core.eager cimport start_eagerly
 from wsev._core.loop cimport ServerState
 from wsev._core.writer cimport OPEN, Writer
 from wsev.errors import CallbackError, ConnectionClosed
 
 logger = logging.getLogger("wsev.connection")
-
-# From 3.12 a task may run its first step at once: 0.6 to 1 microseconds for a callback that does not suspend.
-# Until 3.12 is the oldest Python, one runner task takes the waiting events in turn (2.5 microseconds a task).
-cdef bint HAS_EAGER_TASKS = sys.version_info >= (3, 12)
 
 cdef tuple NAMES = ("on_connect", "on_text", "on_binary", "on_ping", "on_pong", "on_drain", "on_disconnect")
 
@@ -223,51 +219,22 @@ cdef class Dispatcher(Writer):
                 return 0
             if not asyncio.iscoroutine(awaitable):
                 awaitable = _await(awaitable)
-        if HAS_EAGER_TASKS:
-            task = Task.__new__(Task)
-            try:
-                Task.__init__(task, awaitable, loop=self.loop_state.loop, eager_start=True)
-            except BaseException as error:
-                # KeyboardInterrupt or SystemExit, which the task keeps too, and would log if nobody took it from there.
-                if task.done():
-                    task.exception()
-                self._raised(name, error)
-                return 0
-            if task.done():
-                return self._task_result(task, name)
-            waiting = self._waiting()
-            waiting.name = name
-            waiting.running = task
-            task.add_done_callback(self._callback_ended)
+        try:
+            task = start_eagerly(awaitable, self.loop_state.loop)
+        except BaseException as error:
+            self._raised(name, error)
+            return 0
+        if task is None:
             return 0
         waiting = self._waiting()
         waiting.name = name
-        waiting.unstarted = awaitable
-        waiting.running = self.loop_state.loop.create_task(self._run())
-        waiting.running.add_done_callback(self._callback_ended)
+        waiting.running = task
+        task.add_done_callback(self._callback_ended)
         return 0
-
-    async def _run(self):
-        """On 3.11: the suspended callback, then those of the events that came meanwhile."""
-        awaitable = self.waiting.unstarted
-        self.waiting.unstarted = None
-        while awaitable is not None:
-            try:
-                await awaitable
-            except CancelledError:
-                asyncio.current_task().uncancel()       # it ended the callback in hand, and that only
-            except (KeyboardInterrupt, SystemExit, GeneratorExit):
-                raise
-            except BaseException as error:
-                self._raised(self.waiting.name, error)
-            awaitable = self._next_awaitable()
 
     def _callback_ended(self, task):
         cdef str name = self.waiting.name
         self.waiting.running = None
-        if self.waiting.unstarted is not None:
-            self.waiting.unstarted.close()      # cancelled before its first step, which is no fault of its author
-            self.waiting.unstarted = None
         self._task_result(task, name)
         self._take_turns()
         self.events_taken()
