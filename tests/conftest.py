@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import pytest
 import pytest_asyncio
 import uvloop
+from hypothesis import settings
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as websockets_connect
 
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     from wsev import Server
 
 S = TypeVar("S", bound="Server[Any]")
+
+# How long an example takes is the machine's affair, too; tests' own limit ends one that hangs.
+settings.register_profile("wsev", settings(), deadline=None)
+settings.load_profile("wsev")
 
 # A shell's background job ignores SIGINT, and nohup SIGHUP; what tests start would inherit that, and ignore them, too.
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):

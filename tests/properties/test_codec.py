@@ -103,7 +103,7 @@ cut_sizes = st.lists(st.one_of(st.integers(1, 8), st.integers(1, 500)), min_size
 
 
 @ROLES
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(data=st.data())
 def test_any_split_gives_the_models_events_as_early_as_the_model(is_client: bool, data: st.DataObject) -> None:
     stream = data.draw(streams(is_client))
@@ -130,7 +130,7 @@ def test_any_split_gives_the_models_events_as_early_as_the_model(is_client: bool
 
 
 @ROLES
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_good_messages_come_as_they_were_sent(is_client: bool, data: st.DataObject) -> None:
     stream = b"".join(data.draw(st.lists(messages(is_client, texts), max_size=5)))
@@ -139,7 +139,7 @@ def test_good_messages_come_as_they_were_sent(is_client: bool, data: st.DataObje
     assert said == model.events(stream, is_client=is_client, rsv1_allowed=True)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     opcode=st.sampled_from([model.TEXT, model.BINARY, model.PING, model.PONG]),
     text=st.text(max_size=31),
@@ -153,7 +153,7 @@ def test_what_is_encoded_is_decoded(opcode: int, text: str, key: bytes | None, c
     assert payload == (text if opcode == model.TEXT else text.encode())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.binary(max_size=400), key=keys, cut=st.integers(0, 400))
 def test_masking_in_two_pieces_is_masking_the_whole(data: bytes, key: bytes, cut: int) -> None:
     cut = min(cut, len(data))
@@ -161,7 +161,7 @@ def test_masking_in_two_pieces_is_masking_the_whole(data: bytes, key: bytes, cut
 
 
 @ROLES
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_a_large_message_in_pieces_is_the_whole_one(is_client: bool, data: st.DataObject) -> None:
     key = None if is_client else data.draw(keys)

@@ -173,7 +173,7 @@ options = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     seed=st.integers(0, 1 << 32),  # st.randoms() would raise what ends an example out of callbacks
     ending=st.sampled_from(list(LAST_WORDS)),
