@@ -60,7 +60,10 @@ class Routes:
         endpoint = self._exact.get(path)
         if endpoint is not None:
             return endpoint
-        return next((endpoint for prefix, endpoint in self._prefixes if path.startswith(prefix)), self._default)
+        for prefix, endpoint in self._prefixes:
+            if path.startswith(prefix):
+                return endpoint
+        return self._default
 
 
 def make_routes(server: CallbackRegistry[S], routes: Mapping[str, Route[S]]) -> Routes:
