@@ -44,9 +44,6 @@ class TurningLoop(ManualLoop):
     def call_at(self, when: float, callback: Callable[..., object], *args: Any, context: Any = None) -> Any:
         return self.call_later(when - self.now, callback, *args)
 
-    def is_running(self) -> bool:
-        return False  # so that from 3.12 on a task is begun in a turn of its own
-
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self)
 

@@ -1,4 +1,4 @@
-"""A coroutine as a task whose first step is taken at once, as Python 3.12 has it."""
+"""A coroutine as a task whose first step is taken at once."""
 
 
 cpdef object start_eagerly(object coro, object loop)

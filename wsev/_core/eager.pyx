@@ -1,6 +1,12 @@
-"""start_eagerly: a task that need not wait for its first turn, nor for another to be known as done.
+"""start_eagerly: a task whose first step is taken at once.
 
-Owns how that is had from asyncio, which offers it from 3.12 on.  Knows nothing of callbacks and connections.
+Owns how that is had of a task that only its loop can begin: the first step is taken here, in the task's name, and what
+the task runs is a Begun, which tells it in its turn how far that has come.  Most callbacks never suspend, and a task
+costs 3 microseconds: one that was not needed serves the next coroutine, until its turn comes, unless somebody has kept
+or cancelled it.  Knows nothing of callbacks and connections.
+
+Python 3.12 has eager tasks of its own, which are always new: with them a callback that does not suspend costs 1.6
+microseconds more than a plain function, and 0.6 with these.
 
 Invariants: within the coroutine current_task() is its task, from the first step on, and the context is the task's own;
 a task that is returned will take the next step by itself.
@@ -12,7 +18,6 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_REFCNT
 import asyncio
 import collections.abc
-import sys
 from asyncio import CancelledError, Task, current_task
 
 cdef extern from "Python.h":
@@ -22,53 +27,10 @@ cdef extern from "Python.h":
         PYGEN_NEXT
     PySendResult PyIter_Send(object iterator, object value, PyObject** result) except PYGEN_ERROR
 
-cdef bint HAS_EAGER_TASKS = sys.version_info >= (3, 12)
 # Of asyncio's interface for other implementations of tasks ("Extending" in Python's documentation).
 cdef object enter_task = asyncio._enter_task
 cdef object leave_task = asyncio._leave_task
 
-
-cpdef object start_eagerly(object coro, object loop):
-    """Run a coroutine up to where it suspends first.
-
-    Args:
-        coro: the coroutine.
-        loop: the running loop.
-
-    Returns:
-        The task that runs the rest; None: the coroutine has ended.
-
-    Raises:
-        BaseException: what the coroutine raised before it suspended.
-    """
-    return _start(coro, loop) if HAS_EAGER_TASKS else _start_begun(coro, loop)
-
-
-cdef object _start(object coro, object loop):
-    cdef object task = Task.__new__(Task)
-    cdef object error
-    try:
-        Task.__init__(task, coro, loop=loop, eager_start=True)
-    except BaseException:
-        # KeyboardInterrupt or SystemExit, which the task keeps too, and would log if nobody took it from there.
-        if task.done():
-            task.exception()
-        raise
-    if not task.done():
-        return task
-    if task.cancelled():
-        return None
-    error = task.exception()
-    if error is not None:
-        raise error
-    return None
-
-
-# ---------------------------------------------------------------- until 3.12 is the oldest Python
-#
-# A task cannot be begun by anybody but the loop, so the first step is taken here, in its name, and what the task runs
-# is a Begun, which tells it then how far that has come.  Most callbacks never suspend, and a task costs 3 microseconds:
-# one that was not needed serves the next coroutine, until its turn comes, unless somebody has kept or cancelled it.
 
 @cython.final
 cdef class Begun:
@@ -182,7 +144,19 @@ cdef class Spare:
 cdef Spare spare = Spare.__new__(Spare)
 
 
-cdef object _start_begun(object coro, object loop):
+cpdef object start_eagerly(object coro, object loop):
+    """Run a coroutine up to where it suspends first.
+
+    Args:
+        coro: the coroutine.
+        loop: the running loop.
+
+    Returns:
+        The task that runs the rest; None: the coroutine has ended.
+
+    Raises:
+        BaseException: what the coroutine raised before it suspended.
+    """
     cdef Begun begun = spare.begun if spare.loop is loop else None
     cdef Py_ssize_t references = spare.references
     cdef object task = spare.take()
