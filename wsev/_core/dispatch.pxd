@@ -26,12 +26,12 @@ cdef class Waiting:
     cdef object events          # deque of (Happening, argument, size): what came meanwhile
     cdef Py_ssize_t size        # bytes of the messages in it
     cdef set tasks              # of create_task()
+    cdef bint is_over           # on_disconnect has been called: no event comes any more
 
 
 cdef class Dispatcher(Writer):
     cdef Callbacks callbacks
     cdef Waiting waiting        # None: nothing waits and nothing runs
-    cdef unsigned char is_over  # bool; on_disconnect has been called: no event comes any more
 
     cdef int happened(self, Happening happening, object argument, Py_ssize_t size) except -1
     cdef int message_came(self, object message, Py_ssize_t size, bint is_text) except -1

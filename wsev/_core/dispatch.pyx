@@ -143,7 +143,7 @@ cdef class Dispatcher(Writer):
             return self._raised("on_drain", error)
 
     cdef object _call_on_disconnect(self, object error):
-        self.is_over = True
+        self.waiting.is_over = True
         if self.callbacks.on_disconnect is None:
             return None
         try:
@@ -281,7 +281,7 @@ cdef class Dispatcher(Writer):
             if awaitable is None:
                 if not waiting.tasks and not waiting.events:
                     self.waiting = None
-                    if self.is_over:
+                    if waiting.is_over:
                         self.over()
                 return 0
             self._start(awaitable, waiting.name)

@@ -19,10 +19,11 @@ cdef class Writer(Sink):
     """The unsent bytes of one connection: a chain of buffers, held only while there are some."""
     cdef ServerState server
     cdef object deflate         # MessageDeflate (wsev/deflate.py); None: permessage-deflate was not agreed on
-    cdef unsigned char ready_state      # ReadyState
     cdef Buffer* head           # sent first
     cdef Buffer* tail           # filled; head where there is one buffer only
     cdef Py_ssize_t unsent      # bytes of the chain
+    # One byte each, and together, so that they share their padding
+    cdef unsigned char ready_state      # ReadyState
     cdef unsigned char is_flushing      # bool; its chain is with Output
     cdef unsigned char was_batched      # bool; a batch has sent some of it or all, which flush_now() is to tell
     cdef unsigned char is_reading       # bool; its read event is running, at whose end it flushes
