@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import signal
 import subprocess
 import sys
 import textwrap
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from mmap import PAGESIZE
 from pathlib import Path
 
 import pytest
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 
 Start = Callable[[str], Awaitable[tuple[Process, str]]]
 
@@ -69,6 +72,44 @@ def said(conn, message):
 def left(conn, error):
     print("left", error, flush=True)
 """
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or os.environ.get("WSEV_SANITIZE") == "1",
+    reason="other allocators decide for themselves",
+)
+async def test_large_messages_are_received_into_memory_that_the_process_has_already(start: Start) -> None:
+    process, address = await start(
+        """
+        from resource import RUSAGE_SELF, getrusage
+
+        @server.on_binary
+        def echo(conn, message):
+            conn.send(message)
+
+        @server.on_text
+        def count(conn, message):
+            conn.send(str(getrusage(RUSAGE_SELF).ru_minflt))
+        """
+    )
+    message = bytes(512 * 1024)
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connect(address, proxy=None, compression=None)) for _ in range(8)]
+
+        async def echo(client: ClientConnection) -> None:
+            await client.send(message)
+            assert await client.recv() == message
+
+        faults = []
+        for _ in range(3):
+            for _ in range(5):
+                await asyncio.gather(*map(echo, clients))
+            await clients[0].send("count")
+            faults.append(int(await clients[0].recv()))
+    pages = 5 * len(clients) * len(message) // PAGESIZE
+    assert faults[2] - faults[1] < pages / 10, f"new pages for {pages} of messages: {faults}"
+    process.send_signal(signal.SIGTERM)
+    await process.wait()
 
 
 @pytest.mark.slow
@@ -165,7 +206,7 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
 
 BESIDE = """
 import uvloop
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 
 @server.on_disconnect
 def left(conn, error):
@@ -204,7 +245,7 @@ def test_a_program_that_ends_without_a_stop_does_not_crash(loop: str) -> None:
     done = run(
         f"""
         import uvloop
-        from websockets.asyncio.client import connect
+        from websockets.asyncio.client import ClientConnection, connect
 
         async def main():
             await server.start(0)
