@@ -363,7 +363,12 @@ class Serving(Generic[S]):
     def subscribe(self, connection: Connection[S], topic: str) -> bool:
         """``Connection.subscribe``."""
         check_topic(topic)
-        return connection.is_open and self.fanout.topics.subscribe(connection, topic)
+        if not connection.is_open:
+            return False
+        is_subscribed = self.fanout.topics.subscribe(connection, topic)
+        if not is_subscribed:
+            self._core.count_limit("max_subscriptions", connection)
+        return is_subscribed
 
     def unsubscribe(self, connection: Connection[S], topic: str) -> bool:
         """``Connection.unsubscribe``."""

@@ -68,7 +68,10 @@ async def test_who_subscribed_twice_receives_once_and_who_unsubscribed_no_more(s
 async def test_past_max_subscriptions_subscribe_is_false_and_unsubscribing_makes_room(serve: Serve, join: Join) -> None:
     server = await serve(wsev.Server(max_subscriptions=2))
     peer, conn = await join(server, "a", "b")
+    assert conn.subscribe("b") is True
+    assert server.stats().limits == {}
     assert conn.subscribe("c") is False
+    assert server.stats().limits == {"max_subscriptions": 1}
     assert conn.topics == {"a", "b"}
     assert server.publish("c", "refused") == 0
     conn.unsubscribe("a")

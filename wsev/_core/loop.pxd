@@ -157,4 +157,4 @@ cdef class ServerState:
     cdef dict limits_logged             # the limit's name -> LoopState.now when it was last logged
 
     cdef int check_thread(self) except -1
-    cdef int count_limit(self, str name, object connection) except -1
+    cpdef int count_limit(self, str name, object connection) except -1

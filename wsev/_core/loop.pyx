@@ -517,7 +517,7 @@ cdef class ServerState:
             )
         return 0
 
-    cdef int count_limit(self, str name, object connection) except -1:
+    cpdef int count_limit(self, str name, object connection) except -1:
         """A peer passed a limit: counted each time, logged once a second at most, since peers can cause it at will."""
         cdef int64_t now = self.loop_state.now
         self.limits_passed[name] = self.limits_passed.get(name, 0) + 1
