@@ -2,7 +2,8 @@
 
 C parts run under libFuzzer with AddressSanitizer and UndefinedBehaviorSanitizer (clang); the rest is held, input by
 input, against parsers that share no code with it.  A finding is written below build/fuzz and ends the run with 1; its
-file replays it.  Inputs that were findings once lie in corpus/, and are tried first.
+file replays it.  What is tried first lies in corpus/: inputs that were findings once, and for C parts those that reach
+all of the code.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def fuzz_c(name: str, inputs: int, seconds: float) -> bool:
     ]
     subprocess.run([clang, *flags, f"-I{C}", *sources, "-o", str(program)], check=True)
     command = [str(program), f"-runs={inputs}", f"-max_total_time={int(seconds)}", "-max_len=4096"]
-    command += ["-print_final_stats=1", f"-artifact_prefix={BUILD}/{name}-", str(BUILD / name)]
+    command += ["-print_final_stats=1", f"-artifact_prefix={BUILD}/{name}-", str(BUILD / name), str(CORPUS / source)]
     began = time.monotonic()
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False, env=os.environ | C_TARGETS[name])
     if done.returncode:
