@@ -657,10 +657,20 @@ def test_what_a_transport_keeps_is_immutable_and_in_no_other_use(rooms: Rooms) -
     assert all(memoryview(data).readonly for data in transport.given)
 
 
-def test_a_transport_is_given_a_large_message_itself(rooms: Rooms) -> None:
+def test_a_transport_is_given_a_header_and_its_payload_in_one_write(rooms: Rooms) -> None:
+    # Of two writes TLS makes two records, and a transport perhaps two system calls.
     room = rooms(kind=None)
     conn, transport = keeping(room)
     message = bytes(LARGE)
+    conn.send(message)
+    room.loop.turn()
+    assert transport.given == [frame(BINARY, message)]
+
+
+def test_a_transport_is_given_a_large_message_itself(rooms: Rooms) -> None:
+    room = rooms(kind=None)
+    conn, transport = keeping(room)
+    message = bytes(65_536)
     conn.send(message)
     room.loop.turn()
     transport.unsent = 0

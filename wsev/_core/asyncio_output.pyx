@@ -9,12 +9,16 @@ queues is immutable, since both loops keep a view of it.
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t
+from libc.string cimport memcpy
 
 import socket
 
 from wsev._core.addresses cimport Address, address_object, read_address
 from wsev._core.buffers cimport Buffer, Pool
 from wsev._core.output cimport Output
+
+cdef enum:
+    GATHERED = 65536        # bytes: to copy more costs what a write of its own does, a record of TLS and a system call
 
 
 @cython.final
@@ -50,7 +54,7 @@ cdef class AsyncioOutput(Output):
         return address_object(&local, None if local.family else _name(self.transport.get_extra_info("sockname")))
 
     cdef Buffer* send(self, Buffer* chain, Pool pool) except? NULL:
-        cdef Buffer* buffer
+        cdef Buffer* rest
         if self.is_broken or self.transport is None:
             pool.release_chain(chain)
             return NULL
@@ -58,30 +62,23 @@ cdef class AsyncioOutput(Output):
             if self.fd >= 0:
                 chain = self.send_directly(chain, pool)
             if chain != NULL:
-                buffer = chain
-                chain = chain.next
+                rest = _cut(chain)
                 try:
-                    self._hand_over(buffer, pool)
+                    self._hand_over(chain, pool)
                 except BaseException:
-                    self.break_off(chain, pool)
+                    self.break_off(rest, pool)
                     raise
+                chain = rest
         return chain
 
-    cdef int _hand_over(self, Buffer* buffer, Pool pool) except -1:
-        """The transport takes one buffer, to tell us when the kernel takes more."""
-        cdef Py_ssize_t size = buffer.end - buffer.start
-        cdef Py_ssize_t offset
+    cdef int _hand_over(self, Buffer* chain, Pool pool) except -1:
+        """The transport takes a chain in one write, to tell us when the kernel takes more."""
         cdef object data
         try:
             self.transport.set_write_buffer_limits(1, 0) if self.fd < 0 else self.transport.set_write_buffer_limits(0)
-            if buffer.owner != NULL and PyBytes_CheckExact(<object> buffer.owner):
-                # Immutable, and kept by the view: no copy.
-                offset = buffer.data + buffer.start - <uint8_t*> PyBytes_AS_STRING(<object> buffer.owner)
-                data = memoryview(<object> buffer.owner)[offset:offset + size]
-            else:
-                data = PyBytes_FromStringAndSize(<char*> buffer.data + buffer.start, size)
+            data = _bytes_of(chain)
         finally:
-            pool.release(buffer)
+            pool.release_chain(chain)
         self.transport.write(data)
         self.is_blocked = self.queued() > 0
         return 0
@@ -144,6 +141,43 @@ cdef class AsyncioOutput(Output):
 
     cdef object extra_info(self, str name, object default):
         return default if self.transport is None else self.transport.get_extra_info(name, default)
+
+
+cdef Buffer* _cut(Buffer* chain) noexcept:
+    """Leave of a chain what goes in one write; returns the rest."""
+    cdef Py_ssize_t size = chain.end - chain.start
+    cdef Buffer* rest
+    while chain.next != NULL:
+        size += chain.next.end - chain.next.start
+        if size > GATHERED:
+            break
+        chain = chain.next
+    rest = chain.next
+    chain.next = NULL
+    return rest
+
+
+cdef object _bytes_of(Buffer* chain):
+    """The bytes of a chain, as an object that never changes."""
+    cdef Py_ssize_t size = chain.end - chain.start
+    cdef Py_ssize_t offset
+    cdef Buffer* buffer = chain.next
+    cdef bytes data
+    cdef char* to
+    if buffer == NULL and chain.owner != NULL and PyBytes_CheckExact(<object> chain.owner):
+        # Kept by the view: no copy.
+        offset = chain.data + chain.start - <uint8_t*> PyBytes_AS_STRING(<object> chain.owner)
+        return memoryview(<object> chain.owner)[offset:offset + size]
+    while buffer != NULL:
+        size += buffer.end - buffer.start
+        buffer = buffer.next
+    data = PyBytes_FromStringAndSize(NULL, size)
+    to = PyBytes_AS_STRING(data)
+    while chain != NULL:
+        memcpy(to, chain.data + chain.start, chain.end - chain.start)
+        to += chain.end - chain.start
+        chain = chain.next
+    return data
 
 
 def _name(address):
