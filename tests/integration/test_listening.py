@@ -325,6 +325,30 @@ async def test_ssl_is_two_files_or_a_context(
         assert await client.recv() == message
 
 
+async def test_a_renewed_certificate_counts_from_the_next_connection_on(
+    serve: Serve, connect: Connect, certificate: Certificate, tmp_path: Path
+) -> None:
+    server = await serve(echo_server(), ssl=certificate.server)
+    await connect(server, ssl=certificate.client)
+    renewed = Certificate(tmp_path)
+    certificate.server.load_cert_chain(renewed.chain, renewed.key)
+    try:
+        with pytest.raises(tls.SSLCertVerificationError):
+            await connect(server, ssl=certificate.client)
+        await connect(server, ssl=renewed.client)
+    finally:
+        certificate.server.load_cert_chain(certificate.chain, certificate.key)
+
+
+@pytest.mark.parametrize("kind", ["plain", "tls"])
+async def test_nothing_is_sent_with_delay(serve: Serve, connect: Connect, certificate: Certificate, kind: str) -> None:
+    is_tls = kind == "tls"
+    server = await serve(echo_server(), ssl=certificate.server if is_tls else None)
+    await connect(server, ssl=certificate.client if is_tls else None)
+    (conn,) = server.connections
+    assert conn.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+
+
 # The start and the stop.
 
 

@@ -8,7 +8,6 @@ from libc.errno cimport errno
 from libc.stdint cimport uint32_t
 
 import os
-import socket
 
 from wsev._core cimport linux, system
 from wsev._core.descriptor cimport Descriptor
@@ -36,8 +35,6 @@ cdef class Acceptor(Descriptor):
             self.local_name = name
         elif isinstance(name, tuple) and name[0] not in ("0.0.0.0", "::"):
             self.local_name = name[:2]
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)      # what it accepts inherits this
 
     def start(self):
         """Accept."""

@@ -42,6 +42,9 @@ class ListeningSocket:
     def __init__(self, sock: socket.socket, *, owns_path: bool = False) -> None:
         self.sock = sock
         name = sock.getsockname()
+        if isinstance(name, tuple):
+            # What it accepts inherits this.  asyncio sets it of sockets alone that know that they are TCP's.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.address: tuple[str, int] | str = (name[0], name[1]) if isinstance(name, tuple) else os.fsdecode(name)
         self._path = self._path_identity() if owns_path else None
 
