@@ -221,7 +221,7 @@ def _hold_against_websockets(head: Head, upgrade: Upgrade) -> None:
     if response.status_code == 426 and (head.upgrade or "").lower() != "websocket":
         return  # it takes no list
     if response.status_code == 400 and not _TOKENS.fullmatch(f"{head.connection},{head.upgrade}"):
-        return  # it wants tokens beside the one that counts, and no line without one (RFC 9110 section 5.6.1.2: ignored)
+        return  # it wants tokens beside the one that counts, and no empty one (RFC 9110 section 5.6.1.2: ignored)
     assert response.status_code == 101, (response.status_code, response.body)
     assert response.headers["Sec-WebSocket-Accept"] == upgrade.accept_key
 
