@@ -206,7 +206,7 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
 
 BESIDE = """
 import uvloop
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 
 @server.on_disconnect
 def left(conn, error):
@@ -245,7 +245,7 @@ def test_a_program_that_ends_without_a_stop_does_not_crash(loop: str) -> None:
     done = run(
         f"""
         import uvloop
-        from websockets.asyncio.client import ClientConnection, connect
+        from websockets.asyncio.client import connect
 
         async def main():
             await server.start(0)
